@@ -1,0 +1,103 @@
+/*
+ * libtrivisor: a virtual machine monitor for x86 as a library.
+ *
+ * A VM is built from a configuration, started, waited for and destroyed. No function prints or
+ * exits; a failing one returns -1 or NULL and leaves a one-line message in the caller's struct
+ * tv_error. Functions may be called from any thread unless they say otherwise.
+ */
+#ifndef TRIVISOR_TRIVISOR_H
+#define TRIVISOR_TRIVISOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TV_API __attribute__((visibility("default")))
+
+struct tv_error {
+    char message[1024];
+};
+
+enum tv_mode { TV_MODE_AUTO, TV_MODE_INTERP, TV_MODE_HW };
+
+enum tv_serial { TV_SERIAL_NONE, TV_SERIAL_STDIO, TV_SERIAL_FILE, TV_SERIAL_PTY, TV_SERIAL_UNIX };
+
+/* All strings are copied. Zero everywhere is a valid configuration (128 MiB, one vCPU, auto, no
+ * serial). */
+struct tv_config {
+    uint64_t memory_size; /* bytes, a multiple of 1 MiB */
+    unsigned vcpus;
+    enum tv_mode mode;
+    enum tv_mode require;  /* fail rather than run in another mode; TV_MODE_AUTO: no requirement */
+    const char *cpu_model; /* NAME[,+feat,-feat]; NULL: "host" */
+    const char *kernel, *append;
+    const char *const *initrds; /* NULL-terminated; more than one only for Multiboot modules */
+    enum tv_serial serial;
+    const char *serial_path; /* FILE, UNIX */
+    int debug_exit_port;     /* 0: none */
+    bool no_reboot;          /* a reset ends the VM */
+    bool verify;
+    const char *log; /* ITEMS:FILE */
+    const char *gdb; /* HOST:PORT: wait for a debugger before the first instruction */
+};
+
+enum tv_exit_reason {
+    TV_EXIT_POWEROFF,     /* guest power-off: status 0 */
+    TV_EXIT_DEBUG_EXIT,   /* debug-exit port: status (v << 1) | 1 */
+    TV_EXIT_RESET,        /* reset under no_reboot: status 3 */
+    TV_EXIT_TRIPLE_FAULT, /* the same, by a triple fault: status 3 */
+    TV_EXIT_STOPPED,      /* tv_vm_stop(): status 0 */
+    TV_EXIT_ERROR,        /* the VMM could not go on: status 1 */
+};
+
+struct tv_exit {
+    enum tv_exit_reason reason;
+    int status;         /* what the command-line tool exits with */
+    char message[1024]; /* one line for the user; empty for a plain power-off */
+};
+
+struct tv_vm;
+
+TV_API const char *tv_version(void);
+
+TV_API struct tv_vm *tv_vm_create(const struct tv_config *config, struct tv_error *err);
+/* "interp: /dev/kvm runs ring 0 at ... (2300 ns an instruction)": which mode was chosen and why. */
+TV_API const char *tv_vm_mode_line(const struct tv_vm *vm);
+/* Where the pty of TV_SERIAL_PTY is, or NULL. */
+TV_API const char *tv_vm_serial_name(const struct tv_vm *vm);
+TV_API int tv_vm_start(struct tv_vm *vm, struct tv_error *err);
+/* Wait until the VM ends. */
+TV_API void tv_vm_wait(struct tv_vm *vm, struct tv_exit *out);
+TV_API void tv_vm_stop(struct tv_vm *vm);
+TV_API int tv_vm_pause(struct tv_vm *vm, struct tv_error *err);
+TV_API int tv_vm_resume(struct tv_vm *vm, struct tv_error *err);
+/* Hardware reset, and the ACPI power button. */
+TV_API void tv_vm_reset(struct tv_vm *vm);
+TV_API void tv_vm_power_button(struct tv_vm *vm);
+TV_API void tv_vm_print_stats(struct tv_vm *vm, FILE *out);
+/* Stops it where it still runs. */
+TV_API void tv_vm_destroy(struct tv_vm *vm);
+
+/* What `trivisor modes` prints. */
+struct tv_mode_report {
+    const char *name; /* "interp", "hw" */
+    bool available;
+    char detail[256];          /* what was measured, or why it is missing */
+    double ns_per_instruction; /* of ring-0 code; 0 where not measured */
+};
+#define TV_MODE_REPORTS_MAX 8
+/* Measure this host's modes (some milliseconds). Fills up to TV_MODE_REPORTS_MAX reports; `chosen`
+ * is the index of what auto picks, `why` a short reason. Returns how many. */
+TV_API unsigned tv_modes_measure(struct tv_mode_report *reports, unsigned *chosen, char *why,
+                                 size_t why_size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,52 @@
+/* The CPUID model: what a guest is told, from the host's features through one table. */
+#ifndef TRIVISOR_CPU_CPUID_H
+#define TRIVISOR_CPU_CPUID_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <trivisor/trivisor.h>
+
+struct vcpu;
+
+struct cpuid_leaf {
+    uint32_t leaf, subleaf;
+    uint32_t eax, ebx, ecx, edx;
+};
+
+#define CPUID_LEAVES_MAX 128
+
+struct cpuid_table {
+    struct cpuid_leaf leaves[CPUID_LEAVES_MAX];
+    unsigned count;
+    uint32_t vendor; /* enum cpu_vendor */
+    uint64_t xcr0_supported;
+    uint64_t efer_supported, cr4_supported; /* bits that the guest may set */
+    uint8_t phys_bits;                      /* MAXPHYADDR */
+};
+
+enum cpu_vendor { VENDOR_INTEL, VENDOR_AMD };
+
+/* Which engine will run: an engine can only offer what it can do. */
+enum cpuid_engine { CPUID_FOR_INTERP, CPUID_FOR_KVM };
+
+/*
+ * Build the table for `model` (NAME[,+feat,-feat]...; "host", "max", "x86-64-v1" .. "x86-64-v4")
+ * with `vcpus` processors and a TSC of `tsc_hz`. Returns 0, or -1 with `err` filled: unknown name
+ * or feature, or a feature that this host or engine cannot give.
+ */
+int cpuid_build(struct cpuid_table *table, const char *model, enum cpuid_engine engine,
+                unsigned vcpus, uint64_t tsc_hz, struct tv_error *err);
+
+/* CPUID as `cpu` executes it, with the bits that follow CR4, XCR0 and the APIC ID filled in. */
+struct cpuid_leaf cpuid_query(const struct vcpu *cpu, uint32_t leaf, uint32_t subleaf);
+
+/* One feature bit of the table: CPUID_HAS(table, 7, 0, ebx, 20). */
+const struct cpuid_leaf *cpuid_find(const struct cpuid_table *table, uint32_t leaf,
+                                    uint32_t subleaf);
+#define CPUID_HAS(table, leaf_, sub_, reg_, bit_)                                                  \
+    ({                                                                                             \
+        const struct cpuid_leaf *l_ = cpuid_find((table), (leaf_), (sub_));                        \
+        l_ && ((l_->reg_ >> (bit_)) & 1);                                                          \
+    })
+
+#endif
