@@ -1,0 +1,11 @@
+/* The chipset's reset control register, port 0xcf9. */
+#ifndef TRIVISOR_DEV_RESET_CONTROL_H
+#define TRIVISOR_DEV_RESET_CONTROL_H
+
+#include "dev/device.h"
+
+struct reset_control;
+
+struct reset_control *reset_control_create(struct device_env *env);
+
+#endif
