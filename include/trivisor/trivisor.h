@@ -27,6 +27,9 @@ enum tv_mode { TV_MODE_AUTO, TV_MODE_INTERP, TV_MODE_HW };
 
 enum tv_serial { TV_SERIAL_NONE, TV_SERIAL_STDIO, TV_SERIAL_FILE, TV_SERIAL_PTY, TV_SERIAL_UNIX };
 
+/* What a guest panic (reported through the pvpanic device) does. */
+enum tv_panic { TV_PANIC_NOTIFY, TV_PANIC_EXIT };
+
 /* All strings are copied. Zero everywhere is a valid configuration (128 MiB, one vCPU, auto, no
  * serial). */
 struct tv_config {
@@ -42,6 +45,10 @@ struct tv_config {
     int debug_exit_port;     /* 0: none */
     bool no_reboot;          /* a reset ends the VM */
     bool verify;
+    enum tv_panic on_panic;
+    /* One-line notices of a running VM (a guest panic), from any thread; may be NULL. */
+    void (*notify)(void *opaque, const char *message);
+    void *notify_opaque;
     const char *log; /* ITEMS:FILE */
     const char *gdb; /* HOST:PORT: wait for a debugger before the first instruction */
 };
@@ -51,6 +58,7 @@ enum tv_exit_reason {
     TV_EXIT_DEBUG_EXIT,   /* debug-exit port: status (v << 1) | 1 */
     TV_EXIT_RESET,        /* reset under no_reboot: status 3 */
     TV_EXIT_TRIPLE_FAULT, /* the same, by a triple fault: status 3 */
+    TV_EXIT_PANIC,        /* guest panic under TV_PANIC_EXIT: status 4 */
     TV_EXIT_STOPPED,      /* tv_vm_stop(): status 0 */
     TV_EXIT_ERROR,        /* the VMM could not go on: status 1 */
 };

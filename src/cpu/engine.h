@@ -14,8 +14,10 @@ enum vcpu_exit {
 };
 
 /*
- * All functions but kick run on the vCPU's thread. An engine handles ATT_INTR, ATT_NMI and
- * ATT_DEBUG itself and leaves the other bits alone; it returns as soon as one of those is set.
+ * vcpu_init, run and state_changed run on the vCPU's thread (state_changed also on another while
+ * the vCPU is parked); vcpu_fini and machine_fini after all vCPU threads have ended, also where
+ * vcpu_init never ran. An engine handles ATT_INTR, ATT_NMI and ATT_DEBUG itself and leaves the
+ * other bits alone; it returns as soon as one of those is set.
  */
 struct engine {
     const char *name; /* as --mode has it */

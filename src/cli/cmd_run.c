@@ -1,0 +1,296 @@
+/* trivisor run: build one VM from the command line, run it, exit with its status. */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <trivisor/trivisor.h>
+
+#include "cli/cli.h"
+
+#define INITRDS_MAX 16
+
+struct run_options {
+    struct tv_config config;
+    const char *initrds[INITRDS_MAX + 1];
+    unsigned initrd_count;
+    bool stats, quiet;
+};
+
+/* "512M" and the like. False: not a size. */
+static bool parse_size(const char *text, uint64_t *size)
+{
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    unsigned shift = 0;
+    if (end == text || errno || *text == '-')
+        return false;
+    if (*end) {
+        static const char suffixes[] = "KMGT";
+        const char *at = strchr(suffixes, *end & ~0x20);
+        if (!at || end[1])
+            return false;
+        shift = 10 * (unsigned)(at - suffixes + 1);
+    }
+    if (value > UINT64_MAX >> shift)
+        return false;
+    *size = value << shift;
+    return true;
+}
+
+static bool parse_number(const char *text, long low, long high, long *value)
+{
+    char *end;
+    errno = 0;
+    *value = strtol(text, &end, 0);
+    return end != text && !*end && !errno && *value >= low && *value <= high;
+}
+
+static bool parse_mode(const char *text, enum tv_mode *mode)
+{
+    static const char *const names[] = {
+        [TV_MODE_AUTO] = "auto", [TV_MODE_INTERP] = "interp", [TV_MODE_HW] = "hw"};
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *mode = (enum tv_mode)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_serial(const char *text, struct tv_config *c)
+{
+    static const struct {
+        const char *name;
+        enum tv_serial serial;
+        bool path;
+    } kinds[] = {
+        {"stdio", TV_SERIAL_STDIO, false},
+        {"none",  TV_SERIAL_NONE,  false},
+        {"pty",   TV_SERIAL_PTY,   false},
+        {"file:", TV_SERIAL_FILE,  true },
+        {"unix:", TV_SERIAL_UNIX,  true }
+    };
+    for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        size_t len = strlen(kinds[i].name);
+        if (strncmp(text, kinds[i].name, len) != 0 || (kinds[i].path ? !text[len] : text[len]))
+            continue;
+        c->serial = kinds[i].serial;
+        c->serial_path = kinds[i].path ? text + len : NULL;
+        return true;
+    }
+    return false;
+}
+
+enum option_id {
+    OPT_KERNEL = 256,
+    OPT_INITRD,
+    OPT_APPEND,
+    OPT_MEMORY,
+    OPT_CPUS,
+    OPT_MODE,
+    OPT_CPU,
+    OPT_SERIAL,
+    OPT_DEBUG_EXIT,
+    OPT_REQUIRE,
+    OPT_NO_REBOOT,
+    OPT_ON_PANIC,
+    OPT_VERIFY,
+    OPT_STATS,
+    OPT_LOG,
+    OPT_GDB,
+    OPT_QUIET,
+};
+
+static const struct option options[] = {
+    {"kernel",     required_argument, NULL, OPT_KERNEL    },
+    {"initrd",     required_argument, NULL, OPT_INITRD    },
+    {"append",     required_argument, NULL, OPT_APPEND    },
+    {"memory",     required_argument, NULL, OPT_MEMORY    },
+    {"cpus",       required_argument, NULL, OPT_CPUS      },
+    {"mode",       required_argument, NULL, OPT_MODE      },
+    {"cpu",        required_argument, NULL, OPT_CPU       },
+    {"serial",     required_argument, NULL, OPT_SERIAL    },
+    {"debug-exit", required_argument, NULL, OPT_DEBUG_EXIT},
+    {"require",    required_argument, NULL, OPT_REQUIRE   },
+    {"no-reboot",  no_argument,       NULL, OPT_NO_REBOOT },
+    {"on-panic",   required_argument, NULL, OPT_ON_PANIC  },
+    {"verify",     no_argument,       NULL, OPT_VERIFY    },
+    {"stats",      no_argument,       NULL, OPT_STATS     },
+    {"log",        required_argument, NULL, OPT_LOG       },
+    {"gdb",        required_argument, NULL, OPT_GDB       },
+    {"quiet",      no_argument,       NULL, OPT_QUIET     },
+    {NULL,         0,                 NULL, 0             },
+};
+
+/* Returns EXIT_OK, or EXIT_USAGE having said why. */
+static int parse_option(struct run_options *o, int id)
+{
+    struct tv_config *c = &o->config;
+    long number;
+    switch (id) {
+    case OPT_KERNEL:
+        c->kernel = optarg;
+        return EXIT_OK;
+    case OPT_INITRD:
+        if (o->initrd_count == INITRDS_MAX)
+            return cli_usage_error("--initrd: at most %d are possible", INITRDS_MAX);
+        o->initrds[o->initrd_count++] = optarg;
+        return EXIT_OK;
+    case OPT_APPEND:
+        c->append = optarg;
+        return EXIT_OK;
+    case OPT_MEMORY:
+        if (!parse_size(optarg, &c->memory_size) || !c->memory_size)
+            return cli_usage_error("--memory '%s': want a size such as 512M or 4G", optarg);
+        return EXIT_OK;
+    case OPT_CPUS:
+        if (!parse_number(optarg, 1, 64, &number))
+            return cli_usage_error("--cpus '%s': want a number from 1 to 64", optarg);
+        c->vcpus = (unsigned)number;
+        return EXIT_OK;
+    case OPT_MODE:
+        if (!parse_mode(optarg, &c->mode))
+            return cli_usage_error("--mode '%s': want auto, interp or hw", optarg);
+        return EXIT_OK;
+    case OPT_REQUIRE:
+        if (!parse_mode(optarg, &c->require) || c->require == TV_MODE_AUTO)
+            return cli_usage_error("--require '%s': want interp or hw", optarg);
+        return EXIT_OK;
+    case OPT_CPU:
+        c->cpu_model = optarg;
+        return EXIT_OK;
+    case OPT_SERIAL:
+        if (!parse_serial(optarg, c))
+            return cli_usage_error("--serial '%s': want stdio, none, file:PATH, pty or unix:PATH",
+                                   optarg);
+        return EXIT_OK;
+    case OPT_DEBUG_EXIT:
+        if (!parse_number(optarg, 1, 0xffff, &number))
+            return cli_usage_error("--debug-exit '%s': want a port from 1 to 0xffff", optarg);
+        c->debug_exit_port = (int)number;
+        return EXIT_OK;
+    case OPT_NO_REBOOT:
+        c->no_reboot = true;
+        return EXIT_OK;
+    case OPT_ON_PANIC:
+        if (strcmp(optarg, "notify") != 0 && strcmp(optarg, "exit") != 0)
+            return cli_usage_error("--on-panic '%s': want notify or exit", optarg);
+        c->on_panic = optarg[0] == 'e' ? TV_PANIC_EXIT : TV_PANIC_NOTIFY;
+        return EXIT_OK;
+    case OPT_VERIFY:
+        c->verify = true;
+        return EXIT_OK;
+    case OPT_STATS:
+        o->stats = true;
+        return EXIT_OK;
+    case OPT_LOG:
+        c->log = optarg;
+        return EXIT_OK;
+    case OPT_GDB:
+        c->gdb = optarg;
+        return EXIT_OK;
+    case OPT_QUIET:
+        o->quiet = true;
+        return EXIT_OK;
+    default:
+        return EXIT_USAGE;
+    }
+}
+
+static int parse_options(struct run_options *o, int argc, char **argv)
+{
+    o->config.serial = TV_SERIAL_STDIO;
+    opterr = 0;
+    int id;
+    while ((id = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        if (id == '?')
+            return cli_usage_error("run: unknown option '%s'", argv[optind - 1]);
+        if (id == ':')
+            return cli_usage_error("run: option '%s' wants an argument", argv[optind - 1]);
+        int status = parse_option(o, id);
+        if (status != EXIT_OK)
+            return status;
+    }
+    if (optind < argc)
+        return cli_usage_error("run: unexpected argument '%s'", argv[optind]);
+    if (!o->config.kernel)
+        return cli_usage_error("run: no kernel given; use --kernel FILE");
+    o->config.initrds = o->initrds;
+    return EXIT_OK;
+}
+
+static void print_notice(void *opaque, const char *message)
+{
+    (void)opaque;
+    fprintf(stderr, "trivisor: %s\r\n", message);
+}
+
+struct signal_wait {
+    struct tv_vm *vm;
+    sigset_t set;
+};
+
+/* SIGINT and SIGTERM end the VM in order, so that the terminal and the files are left as they
+ * should be. */
+static void *wait_for_signal(void *opaque)
+{
+    struct signal_wait *wait = opaque;
+    int number;
+    if (sigwait(&wait->set, &number) == 0 && number != SIGUSR2)
+        tv_vm_stop(wait->vm);
+    return NULL;
+}
+
+int cmd_run(int argc, char **argv)
+{
+    struct run_options o = {0};
+    int status = parse_options(&o, argc, argv);
+    if (status != EXIT_OK)
+        return status;
+    o.config.notify = print_notice;
+
+    /* Blocked before any thread is created: only the waiting thread takes these. SIGUSR2 is our
+     * own, to end it. */
+    struct signal_wait wait;
+    sigemptyset(&wait.set);
+    sigaddset(&wait.set, SIGINT);
+    sigaddset(&wait.set, SIGTERM);
+    sigaddset(&wait.set, SIGHUP);
+    sigaddset(&wait.set, SIGUSR2);
+    pthread_sigmask(SIG_BLOCK, &wait.set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    struct tv_error err = {""};
+    struct tv_vm *vm = tv_vm_create(&o.config, &err);
+    if (!vm)
+        return cli_fail("%s", err.message);
+    if (!o.quiet)
+        fprintf(stderr, "trivisor: %s\n", tv_vm_mode_line(vm));
+    if (!o.quiet && tv_vm_serial_name(vm))
+        fprintf(stderr, "trivisor: serial port on %s\n", tv_vm_serial_name(vm));
+
+    wait.vm = vm;
+    pthread_t waiter;
+    int error = pthread_create(&waiter, NULL, wait_for_signal, &wait);
+    if (error || tv_vm_start(vm, &err) < 0) {
+        status = cli_fail("%s", error ? strerror(error) : err.message);
+        tv_vm_destroy(vm);
+        return status;
+    }
+
+    struct tv_exit result;
+    tv_vm_wait(vm, &result);
+    pthread_kill(waiter, SIGUSR2);
+    pthread_join(waiter, NULL);
+    if (o.stats)
+        tv_vm_print_stats(vm, stderr);
+    tv_vm_destroy(vm); /* restores the terminal: messages come after it */
+    if (result.message[0])
+        cli_fail("%s", result.message);
+    return result.status;
+}

@@ -1,0 +1,92 @@
+/*
+ * The virtual machine: what tv_vm_create() builds and how its threads meet.
+ *
+ *   vCPU threads   run guest code in an engine; vcpu_thread.c
+ *   timer thread   fires device timers; util/timer.c
+ *   console thread reads the serial back end; ui/
+ *   supervisor     carries out what others ask for and may not do themselves: reset, end, debugger
+ * stops
+ *
+ * Locks: `lock` guards this struct's control fields and is the innermost; `device_lock` guards all
+ * devices. Nobody waits for a vCPU while holding device_lock, since a vCPU may be waiting for it.
+ */
+#ifndef TRIVISOR_VM_VM_H
+#define TRIVISOR_VM_VM_H
+
+#include <pthread.h>
+
+#include "boot/boot.h"
+#include "cpu/engine.h"
+#include "dev/device.h"
+#include "dev/lapic.h"
+#include "ui/chardev.h"
+
+struct vcpu_thread {
+    struct vcpu *cpu;
+    struct tv_vm *vm;
+    pthread_t thread;
+    bool started;
+    _Atomic bool sleeping; /* waits on vcpu.attention */
+    bool parked;           /* under vm->lock */
+};
+
+enum vm_request {
+    REQUEST_RESET = 1,
+    REQUEST_END = 2,
+    REQUEST_DEBUG_STOP = 4,
+};
+
+struct tv_vm {
+    struct tv_config config; /* its strings are copies */
+    struct machine machine;
+    struct device_env env;
+    pthread_mutex_t device_lock;
+    const struct engine *engine;
+    bool engine_ready;
+    char mode_line[512];
+
+    struct lapics *lapics;
+    struct piix4_pm *pm; /* for the power button */
+    struct chardev *serial;
+    struct boot_image *boot;
+    struct gdb_stub *gdb;
+
+    struct vcpu_thread vcpus[VCPUS_MAX];
+
+    pthread_t supervisor;
+    bool supervisor_started;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned requests; /* enum vm_request */
+    bool paused;       /* vCPUs are to park */
+    bool ending;       /* all threads are to leave */
+    bool ended;        /* `exit` is valid */
+    unsigned debug_vcpu;
+    struct tv_exit exit;
+};
+
+/* vm.c */
+void vm_request(struct tv_vm *vm, unsigned request);
+/* End the VM. The first caller's reason counts. Any thread, any lock but vm->lock. */
+void vm_end(struct tv_vm *vm, enum tv_exit_reason reason, int status, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* pc.c: the machine's devices and how they are wired. */
+int pc_build(struct tv_vm *vm, struct tv_error *err);
+/* Put the whole machine into its power-up state and the kernel into RAM. All vCPUs are parked. */
+int pc_reset(struct tv_vm *vm, struct tv_error *err);
+/* The ACPI power button. */
+void pc_power_button(struct tv_vm *vm);
+
+/* vcpu_thread.c */
+int vcpu_threads_start(struct tv_vm *vm, struct tv_error *err);
+/* Ask all vCPUs to park and wait until they have; release them; end and join them. Supervisor's
+ * only. */
+void vcpu_threads_park(struct tv_vm *vm);
+void vcpu_threads_release(struct tv_vm *vm);
+void vcpu_threads_join(struct tv_vm *vm);
+/* What the vCPU's local APIC calls. */
+extern const struct lapic_cpu_ops vcpu_lapic_ops;
+void vcpu_wake(struct vcpu *cpu);
+
+#endif

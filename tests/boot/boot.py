@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Boot a stock kernel under trivisor, run /test in it, and judge what it printed.
+
+    boot.py --trivisor EXE --kernel FILE --busybox FILE [--cpus N] [--mode M] [--clock SECONDS] [--show]
+
+The guest's clock is compared with ours between two of its lines.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MKINITRAMFS = os.path.join(HERE, "..", "..", "tools", "mkinitramfs.py")
+CLOCK_TOLERANCE = 0.15  # seconds of slack for console and scheduling delays, beside 1 % of the time
+
+
+def make_initramfs(busybox, directory):
+    path = os.path.join(directory, "initrd.gz")
+    subprocess.run([sys.executable, MKINITRAMFS, "--busybox", busybox, "--output", path,
+                    "--add", "/init=" + os.path.join(HERE, "init"),
+                    "--add", "/test=" + os.path.join(HERE, "test.sh")], check=True)
+    return path
+
+
+def boot(args, initrd):
+    """Run the VM. Returns its exit status and the lines of its console with their times."""
+    append = f"console=ttyS0 panic=-1 {args.append} trivisor=test trivisor.cpus={args.cpus} trivisor.clock={args.clock}"
+    command = [args.trivisor, "run", "--mode", args.mode, "--memory", args.memory, "--cpus", str(args.cpus),
+               "--kernel", args.kernel, "--initrd", initrd, "--append", append, "--no-reboot"] + args.extra
+    lines = []
+    start = time.monotonic()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as vm:
+        for raw in vm.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            lines.append((time.monotonic() - start, line))
+            if args.show:
+                print(f"{lines[-1][0]:8.2f} {line}", flush=True)
+        status = vm.wait()
+    return status, lines
+
+
+def judge(args, status, lines):
+    """Returns a list of what is wrong."""
+    problems = []
+    if status != 0:
+        problems.append(f"exit status {status}")
+    text = [line for _, line in lines]
+    problems += [line for line in text if line.startswith("FAILED ")]
+    passed = sum(line.startswith("ok ") for line in text)
+    if "guest test finished" not in text:
+        problems.append("the guest's script did not finish")
+    elif passed < 10:
+        problems.append(f"only {passed} checks passed in the guest")
+    marks = [(when, line.split()) for when, line in lines if line.startswith("clock ")]
+    if len(marks) == 2:
+        host = marks[1][0] - marks[0][0]
+        guest = float(marks[1][1][3]) - float(marks[0][1][3])
+        if abs(host - guest) > CLOCK_TOLERANCE + host / 100:
+            problems.append(f"the guest's clock counted {guest:.2f} s in {host:.2f} s")
+    else:
+        problems.append("no clock lines")
+    return problems
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trivisor", required=True)
+    parser.add_argument("--kernel", required=True)
+    parser.add_argument("--busybox", required=True)
+    parser.add_argument("--cpus", type=int, default=1)
+    parser.add_argument("--mode", default="interp")
+    parser.add_argument("--memory", default="512M")
+    parser.add_argument("--clock", type=int, default=1, help="seconds to compare the clocks over")
+    parser.add_argument("--append", default="", help="more for the kernel's command line")
+    parser.add_argument("--show", action="store_true", help="show the console as it comes")
+    parser.add_argument("extra", nargs="*", help="more options for trivisor run, after --")
+    args = parser.parse_args()
+    for path in (args.kernel, args.busybox):
+        if not os.path.exists(path):
+            print(f"skipped: {path} is missing; tools/fetch-guests gets it")
+            sys.exit(77)
+
+    with tempfile.TemporaryDirectory() as directory:
+        status, lines = boot(args, make_initramfs(args.busybox, directory))
+    problems = judge(args, status, lines)
+    if problems:
+        if not args.show:
+            print("\n".join(line for _, line in lines[-60:]))
+        print("\n".join("problem: " + p for p in problems))
+        sys.exit(1)
+    init = next((when for when, line in lines if line.startswith("guest: reached /init")), 0)
+    print(f"passed: /init after {init:.1f} s, finished after {lines[-1][0]:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
