@@ -1,0 +1,32 @@
+# bash completion for trivisor(1)
+_trivisor()
+{
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+    local options="--kernel --initrd --append --memory --cpus --mode --require --cpu --serial --debug-exit
+        --no-reboot --on-panic --verify --stats --log --gdb --quiet --help"
+    COMPREPLY=()
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        COMPREPLY=($(compgen -W "run modes version --help --version" -- "$cur"))
+        return
+    fi
+    case $prev in
+    --kernel | --initrd)
+        compopt -o filenames 2>/dev/null
+        COMPREPLY=($(compgen -f -- "$cur"))
+        ;;
+    --mode) COMPREPLY=($(compgen -W "auto interp hw" -- "$cur")) ;;
+    --require) COMPREPLY=($(compgen -W "interp hw" -- "$cur")) ;;
+    --cpu) COMPREPLY=($(compgen -W "host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4" -- "$cur")) ;;
+    --serial) COMPREPLY=($(compgen -W "stdio none pty file: unix:" -- "$cur")) ;;
+    --on-panic) COMPREPLY=($(compgen -W "notify exit" -- "$cur")) ;;
+    --log) COMPREPLY=($(compgen -W "int cr msr cpuid io mmio exec cpu dev reset all" -- "$cur")) ;;
+    --append | --memory | --cpus | --debug-exit | --gdb) ;;
+    *)
+        case ${COMP_WORDS[1]} in
+        run) COMPREPLY=($(compgen -W "$options" -- "$cur")) ;;
+        modes) COMPREPLY=($(compgen -W "--json" -- "$cur")) ;;
+        esac
+        ;;
+    esac
+}
+complete -F _trivisor trivisor
