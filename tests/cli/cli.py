@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""The command line as a user meets it: messages, exit statuses, help that fits a screen.
+
+    cli.py TRIVISOR
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+failures = 0
+
+
+def check(name, condition, detail=""):
+    global failures
+    if not condition:
+        failures += 1
+        print(f"FAILED {name}: {detail}")
+
+
+def run(*args):
+    return subprocess.run([sys.argv[1], *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+
+
+def expect_error(name, status, words, *args):
+    """The command fails with `status` and one line on stderr that has all `words`."""
+    result = run(*args)
+    lines = [line for line in result.stderr.splitlines() if line]
+    check(name + ": status", result.returncode == status, f"{result.returncode}, stderr {result.stderr!r}")
+    check(name + ": one line", len(lines) == 1, result.stderr)
+    for word in words:
+        check(name + f": says {word!r}", word in result.stderr, result.stderr)
+
+
+def usage():
+    result = run("--help")
+    check("help", result.returncode == 0 and not result.stderr)
+    lines = result.stdout.splitlines()
+    check("help fits a screen", len(lines) <= 24 and max(map(len, lines)) <= 80,
+          f"{len(lines)} lines, {max(map(len, lines))} columns")
+    for option in ("--kernel", "--mode", "--gdb", "--log", "--debug-exit"):
+        check(f"help has {option}", option in result.stdout)
+    result = run("version")
+    check("version", result.returncode == 0 and result.stdout.startswith("trivisor "))
+
+    expect_error("no command", 2, ["--help"])
+    expect_error("unknown command", 2, ["frobnicate"], "frobnicate")
+    expect_error("no kernel", 2, ["--kernel"], "run")
+    expect_error("unknown option", 2, ["--frob"], "run", "--frob")
+    expect_error("missing argument", 2, ["--memory"], "run", "--kernel", "x", "--memory")
+    expect_error("extra argument", 2, ["extra"], "run", "--kernel", "x", "extra")
+    for option, bad in (("--memory", "12Q"), ("--memory", "-1"), ("--cpus", "0"), ("--cpus", "65"), ("--cpus", "two"),
+                        ("--mode", "fast"), ("--require", "auto"), ("--serial", "tape"), ("--serial", "file:"),
+                        ("--debug-exit", "0"), ("--debug-exit", "70000"), ("--on-panic", "cry")):
+        expect_error(f"{option} {bad}", 2, [option, bad], "run", "--kernel", "x", option, bad)
+
+
+def files():
+    with tempfile.TemporaryDirectory() as directory:
+        missing = os.path.join(directory, "missing")
+        empty = os.path.join(directory, "empty")
+        noise = os.path.join(directory, "noise")
+        open(empty, "wb").close()
+        with open(noise, "wb") as file:
+            file.write(bytes(range(256)) * 64)
+        base = ["run", "--quiet", "--mode", "interp", "--serial", "none"]
+        expect_error("missing kernel", 1, [missing], *base, "--kernel", missing)
+        expect_error("empty kernel", 1, [empty], *base, "--kernel", empty)
+        expect_error("noise for a kernel", 1, [noise], *base, "--kernel", noise)
+        expect_error("directory for a kernel", 1, [directory], *base, "--kernel", directory)
+        expect_error("unknown CPU", 1, ["z80"], *base, "--kernel", noise, "--cpu", "z80")
+        expect_error("unknown log item", 1, ["frob"], *base, "--kernel", noise, "--log", "frob:" + noise)
+        expect_error("log into nowhere", 1, ["/nonexistent/x"], *base, "--kernel", noise, "--log", "int:/nonexistent/x")
+
+
+def modes():
+    result = run("modes")
+    check("modes", result.returncode == 0 and "auto picks" in result.stdout, result.stdout + result.stderr)
+    result = run("modes", "--json")
+    report = json.loads(result.stdout)
+    names = [mode["name"] for mode in report["modes"]]
+    check("modes --json", "interp" in names and "hw" in names and report["auto"] in names, result.stdout)
+    check("interp is available", next(m for m in report["modes"] if m["name"] == "interp")["available"])
+
+
+usage()
+files()
+modes()
+print("failed" if failures else "passed")
+sys.exit(1 if failures else 0)

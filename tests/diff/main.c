@@ -1,0 +1,350 @@
+/*
+ * diff [--count N] [--seed S] [--only MNEMONIC] [--keep-going] [--native PROGRAM]
+ *
+ * Runs N random sequences natively and in the interpreter and compares. The first difference is
+ * shrunk, printed with both states and the code, and ends the program with status 1 (with
+ * --keep-going: counted by mnemonic).
+ */
+#include <Zydis/Zydis.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "diff.h"
+#include "util/util.h"
+
+static struct batch *batch;
+static int shared_fd, command_fd = -1, reply_fd = -1;
+static pid_t child = -1;
+static const char *native_program;
+
+/* ---- The native side ---- */
+
+static void start_child(void)
+{
+    int command[2], reply[2];
+    if (pipe(command) < 0 || pipe(reply) < 0) {
+        perror("pipe");
+        exit(1);
+    }
+    child = fork();
+    if (child == 0) {
+        close(command[1]);
+        close(reply[0]);
+        char a[16], b[16], c[16];
+        snprintf(a, sizeof a, "%d", shared_fd);
+        snprintf(b, sizeof b, "%d", command[0]);
+        snprintf(c, sizeof c, "%d", reply[1]);
+        execl(native_program, native_program, a, b, c, (char *)NULL);
+        perror(native_program);
+        _exit(127);
+    }
+    close(command[0]);
+    close(reply[1]);
+    command_fd = command[1];
+    reply_fd = reply[0];
+    char byte;
+    if (read(reply_fd, &byte, 1) != 1) { /* it says so when it is ready */
+        fprintf(stderr, "%s does not start\n", native_program);
+        exit(1);
+    }
+}
+
+static void end_child(void)
+{
+    if (child < 0)
+        return;
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    close(command_fd);
+    close(reply_fd);
+    child = -1;
+}
+
+/* Run the batch; tests on which the child dies or hangs are left "not done". */
+static void run_native(void)
+{
+    for (unsigned i = 0; i < batch->count; i++)
+        batch->outcomes[i].done = false;
+    if (child < 0)
+        start_child();
+    char byte = 0;
+    if (write(command_fd, &byte, 1) != 1) {
+        perror("write");
+        exit(1);
+    }
+    struct pollfd ready = {.fd = reply_fd, .events = POLLIN};
+    if (poll(&ready, 1, 5000) != 1 || read(reply_fd, &byte, 1) != 1)
+        end_child();
+}
+
+/* ---- Comparison ---- */
+
+struct difference {
+    char text[8192];
+    size_t length;
+    uint32_t undefined; /* flags that some instruction left undefined: not compared */
+};
+
+__attribute__((format(printf, 2, 3))) static void note(struct difference *d, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(d->text + d->length, sizeof d->text - d->length, fmt, ap);
+    va_end(ap);
+    d->length = MIN(sizeof d->text - 1, d->length + (size_t)MAX(n, 0));
+}
+
+static void compare64(struct difference *d, const char *name, int index, uint64_t native,
+                      uint64_t guest)
+{
+    char full[32];
+    if (native == guest)
+        return;
+    snprintf(full, sizeof full, index < 0 ? "%s" : "%s%d", name, index);
+    note(d, "  %-8s native %016" PRIx64 "  interp %016" PRIx64 "\n", full, native, guest);
+}
+
+static void compare_bytes(struct difference *d, const char *name, int index, const uint8_t *native,
+                          const uint8_t *guest, unsigned size)
+{
+    if (memcmp(native, guest, size) == 0)
+        return;
+    note(d, "  %s%d\n    native ", name, index);
+    for (unsigned i = size; i-- > 0;)
+        note(d, "%02x%s", native[i], i % 8 ? "" : " ");
+    note(d, "\n    interp ");
+    for (unsigned i = size; i-- > 0;)
+        note(d, "%02x%s", guest[i], i % 8 ? "" : " ");
+    note(d, "\n");
+}
+
+static const char *const gpr_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                          "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+/* Flags that the sequence's instructions leave undefined, by Zydis's tables. */
+static uint32_t undefined_flags(const struct test *t)
+{
+    ZydisDecoder decoder;
+    if (t->bits == 64)
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    else
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+    uint32_t undefined = 0;
+    for (unsigned at = 0; at + 1 < t->length;) {
+        ZydisDecodedInstruction i;
+        ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+        if (!ZYAN_SUCCESS(
+                ZydisDecoderDecodeFull(&decoder, t->code + at, t->length - at, &i, operands)))
+            break;
+        if (i.cpu_flags)
+            undefined |= i.cpu_flags->undefined;
+        at += i.length;
+    }
+    return undefined;
+}
+
+static bool differs(const struct test *t, const struct outcome *n, const struct outcome *g,
+                    struct difference *d)
+{
+    const struct state *a = &n->after, *b = &g->after;
+    d->length = 0;
+    d->text[0] = 0;
+    d->undefined = undefined_flags(t) & 0x8d5;
+    for (int i = 0; i < 16; i++)
+        if (t->bits == 64 || i < 8)
+            compare64(d, gpr_names[i], -1, a->gpr[i], b->gpr[i]);
+    compare64(d, "rip", -1, a->rip, b->rip);
+    compare64(d, "rflags", -1, a->rflags & ~(uint64_t)d->undefined,
+              b->rflags & ~(uint64_t)d->undefined);
+    compare64(d, "vector", -1, a->vector, b->vector);
+    if (a->vector == 14 && b->vector == 14) {
+        compare64(d, "cr2", -1, a->cr2, b->cr2);
+        /* Linux hides from programs which kernel pages are there: it always says "present". */
+        uint32_t mask = a->cr2 >> 47 ? 1 : 0;
+        compare64(d, "error", -1, a->error & ~mask, b->error & ~mask);
+    } else if (a->vector >= 8 && a->vector <= 17 && a->vector != 16) {
+        compare64(d, "error", -1, a->error, b->error);
+    }
+    for (int i = 0; i < (t->bits == 64 ? 32 : 8); i++)
+        compare_bytes(d, "zmm", i, a->zmm[i], b->zmm[i], 64);
+    for (int i = 0; i < 8; i++)
+        compare64(d, "k", i, a->k[i], b->k[i]);
+    for (int i = 0; i < 8; i++)
+        compare_bytes(d, "st", i, a->st[i], b->st[i], 10);
+    compare64(d, "fcw", -1, a->fcw, b->fcw);
+    compare64(d, "fsw", -1, a->fsw, b->fsw);
+    compare64(d, "ftw", -1, a->ftw, b->ftw);
+    compare64(d, "mxcsr", -1, a->mxcsr, b->mxcsr);
+    for (unsigned i = 0; i < DATA_SIZE; i++) {
+        if (n->data[i] != g->data[i]) {
+            unsigned at = i & ~15u;
+            note(d, "  memory at %#x\n", DATA_BASE + at);
+            compare_bytes(d, "    bytes", 0, n->data + at, g->data + at, 16);
+            break;
+        }
+    }
+    return d->length > 0;
+}
+
+static void print_test(const struct test *t)
+{
+    ZydisDecoder decoder;
+    ZydisFormatter formatter;
+    if (t->bits == 64)
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    else
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+    ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+    printf("%d-bit code:\n", t->bits);
+    for (unsigned at = 0; at < t->length;) {
+        ZydisDecodedInstruction i;
+        ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+        char text[128] = "?";
+        unsigned length = 1;
+        if (ZYAN_SUCCESS(
+                ZydisDecoderDecodeFull(&decoder, t->code + at, t->length - at, &i, operands))) {
+            length = i.length;
+            ZydisFormatterFormatInstruction(&formatter, &i, operands, i.operand_count_visible, text,
+                                            sizeof text, CODE_BASE + t->start + at, NULL);
+        }
+        if (strcmp(text, "nop") != 0) {
+            printf("  %#x  %-40s ", CODE_BASE + t->start + at, text);
+            for (unsigned b = 0; b < length; b++)
+                printf(" %02x", t->code[at + b]);
+            printf("\n");
+        }
+        at += length;
+    }
+    printf("before:");
+    for (int i = 0; i < 16; i++)
+        printf("%s%s=%" PRIx64, i % 4 ? "  " : "\n  ", gpr_names[i], t->before.gpr[i]);
+    printf("\n  rflags=%" PRIx64 " mxcsr=%x fcw=%x fsw=%x ftw=%x\n", t->before.rflags,
+           t->before.mxcsr, t->before.fcw, t->before.fsw, t->before.ftw);
+}
+
+/* ---- Driving ---- */
+
+static bool run_one(struct guest *guest, const struct test *t, struct difference *d)
+{
+    static struct outcome result;
+    batch->count = 1;
+    batch->tests[0] = *t;
+    run_native();
+    if (!batch->outcomes[0].done)
+        return false;
+    guest_run(guest, t, &result);
+    return differs(t, &batch->outcomes[0], &result, d);
+}
+
+/* Take instructions away as long as the difference stays. */
+static void shrink(struct guest *guest, struct test *t, struct difference *d)
+{
+    for (unsigned n = t->count; n-- > 0;) {
+        struct test smaller = *t;
+        remove_instruction(&smaller, n);
+        if (run_one(guest, &smaller, d))
+            *t = smaller;
+    }
+    run_one(guest, t, d);
+}
+
+static const char *last_mnemonic(const struct test *t)
+{
+    ZydisDecoder decoder;
+    ZydisDecodedInstruction i;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    const char *name = "?";
+    ZydisDecoderInit(&decoder,
+                     t->bits == 64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LEGACY_32,
+                     t->bits == 64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+    for (unsigned at = 0; at + 1 < t->length; at += i.length) {
+        if (!ZYAN_SUCCESS(
+                ZydisDecoderDecodeFull(&decoder, t->code + at, t->length - at, &i, operands)))
+            break;
+        if (i.mnemonic != ZYDIS_MNEMONIC_NOP)
+            name = ZydisMnemonicGetString(i.mnemonic);
+    }
+    return name;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t count = 20000, seed = 1, differences = 0, skipped = 0;
+    const char *only = NULL;
+    bool keep_going = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--keep-going") == 0)
+            keep_going = true;
+        else if (i + 1 < argc && strcmp(argv[i], "--count") == 0)
+            count = strtoull(argv[++i], NULL, 0);
+        else if (i + 1 < argc && strcmp(argv[i], "--seed") == 0)
+            seed = strtoull(argv[++i], NULL, 0);
+        else if (i + 1 < argc && strcmp(argv[i], "--only") == 0)
+            only = argv[++i];
+        else if (i + 1 < argc && strcmp(argv[i], "--native") == 0)
+            native_program = argv[++i];
+        else
+            return fprintf(stderr, "diff: bad argument %s\n", argv[i]), 2;
+    }
+    if (!native_program)
+        return fprintf(stderr, "diff: want --native PROGRAM\n"), 2;
+
+    signal(SIGPIPE, SIG_IGN);
+    shared_fd = memfd_create("diff", 0);
+    if (shared_fd < 0 || ftruncate(shared_fd, sizeof *batch) < 0)
+        return perror("memfd"), 1;
+    batch = mmap(NULL, sizeof *batch, PROT_READ | PROT_WRITE, MAP_SHARED, shared_fd, 0);
+    if (batch == MAP_FAILED)
+        return perror("mmap"), 1;
+
+    struct generator *generator = generator_create(seed, only);
+    struct guest *guest = guest_create();
+    static struct outcome result;
+    struct difference d = {.length = 0};
+    static struct test tests[BATCH];
+    for (uint64_t done = 0; done < count;) {
+        unsigned n = (unsigned)MIN((uint64_t)BATCH, count - done);
+        for (unsigned i = 0; i < n; i++)
+            generate(generator, &tests[i]);
+        batch->count = n;
+        memcpy(batch->tests, tests, n * sizeof tests[0]);
+        run_native();
+        for (unsigned i = 0; i < n; i++) {
+            batch->count = n;
+            if (!batch->outcomes[i].done) {
+                skipped++;
+                continue;
+            }
+            guest_run(guest, &tests[i], &result);
+            if (!differs(&tests[i], &batch->outcomes[i], &result, &d))
+                continue;
+            static struct outcome rest[BATCH];
+            memcpy(rest, batch->outcomes, sizeof rest);
+            struct test shrunk = tests[i];
+            shrink(guest, &shrunk, &d);
+            differences++;
+            printf("difference %" PRIu64 " in sequence %" PRIu64 " of seed %" PRIu64 " (%s)\n",
+                   differences, done + i, seed, last_mnemonic(&shrunk));
+            print_test(&shrunk);
+            printf("after:\n%s\n", d.text);
+            if (!keep_going)
+                return 1;
+            memcpy(batch->outcomes, rest, sizeof rest);
+        }
+        done += n;
+    }
+    end_child();
+    guest_destroy(guest);
+    generator_destroy(generator);
+    printf("%" PRIu64 " sequences, %" PRIu64 " different, %" PRIu64 " skipped (seed %" PRIu64 ")\n",
+           count, differences, skipped, seed);
+    return differences ? 1 : 0;
+}
