@@ -68,13 +68,11 @@ static bool parse_serial(const char *text, struct tv_config *c)
         const char *name;
         enum tv_serial serial;
         bool path;
-    } kinds[] = {
-        {"stdio", TV_SERIAL_STDIO, false},
-        {"none",  TV_SERIAL_NONE,  false},
-        {"pty",   TV_SERIAL_PTY,   false},
-        {"file:", TV_SERIAL_FILE,  true },
-        {"unix:", TV_SERIAL_UNIX,  true }
-    };
+    } kinds[] = {{"stdio", TV_SERIAL_STDIO, false},
+                 {"none", TV_SERIAL_NONE, false},
+                 {"pty", TV_SERIAL_PTY, false},
+                 {"file:", TV_SERIAL_FILE, true},
+                 {"unix:", TV_SERIAL_UNIX, true}};
     for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         size_t len = strlen(kinds[i].name);
         if (strncmp(text, kinds[i].name, len) != 0 || (kinds[i].path ? !text[len] : text[len]))
@@ -107,24 +105,24 @@ enum option_id {
 };
 
 static const struct option options[] = {
-    {"kernel",     required_argument, NULL, OPT_KERNEL    },
-    {"initrd",     required_argument, NULL, OPT_INITRD    },
-    {"append",     required_argument, NULL, OPT_APPEND    },
-    {"memory",     required_argument, NULL, OPT_MEMORY    },
-    {"cpus",       required_argument, NULL, OPT_CPUS      },
-    {"mode",       required_argument, NULL, OPT_MODE      },
-    {"cpu",        required_argument, NULL, OPT_CPU       },
-    {"serial",     required_argument, NULL, OPT_SERIAL    },
+    {"kernel", required_argument, NULL, OPT_KERNEL},
+    {"initrd", required_argument, NULL, OPT_INITRD},
+    {"append", required_argument, NULL, OPT_APPEND},
+    {"memory", required_argument, NULL, OPT_MEMORY},
+    {"cpus", required_argument, NULL, OPT_CPUS},
+    {"mode", required_argument, NULL, OPT_MODE},
+    {"cpu", required_argument, NULL, OPT_CPU},
+    {"serial", required_argument, NULL, OPT_SERIAL},
     {"debug-exit", required_argument, NULL, OPT_DEBUG_EXIT},
-    {"require",    required_argument, NULL, OPT_REQUIRE   },
-    {"no-reboot",  no_argument,       NULL, OPT_NO_REBOOT },
-    {"on-panic",   required_argument, NULL, OPT_ON_PANIC  },
-    {"verify",     no_argument,       NULL, OPT_VERIFY    },
-    {"stats",      no_argument,       NULL, OPT_STATS     },
-    {"log",        required_argument, NULL, OPT_LOG       },
-    {"gdb",        required_argument, NULL, OPT_GDB       },
-    {"quiet",      no_argument,       NULL, OPT_QUIET     },
-    {NULL,         0,                 NULL, 0             },
+    {"require", required_argument, NULL, OPT_REQUIRE},
+    {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
+    {"on-panic", required_argument, NULL, OPT_ON_PANIC},
+    {"verify", no_argument, NULL, OPT_VERIFY},
+    {"stats", no_argument, NULL, OPT_STATS},
+    {"log", required_argument, NULL, OPT_LOG},
+    {"gdb", required_argument, NULL, OPT_GDB},
+    {"quiet", no_argument, NULL, OPT_QUIET},
+    {NULL, 0, NULL, 0},
 };
 
 /* Returns EXIT_OK, or EXIT_USAGE having said why. */

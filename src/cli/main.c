@@ -54,11 +54,7 @@ int cli_usage_error(const char *fmt, ...)
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
-} commands[] = {
-    {"run",     cmd_run    },
-    {"modes",   cmd_modes  },
-    {"version", cmd_version}
-};
+} commands[] = {{"run", cmd_run}, {"modes", cmd_modes}, {"version", cmd_version}};
 
 static int finish(int status)
 {
