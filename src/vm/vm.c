@@ -93,8 +93,17 @@ static void gdb_reset(void *vm)
     vm_request(vm, REQUEST_RESET);
 }
 
-static const struct gdb_vm_ops gdb_ops = {
-    .pause = gdb_pause, .resume = gdb_resume, .quit = gdb_quit, .reset = gdb_reset};
+static void gdb_state_changed(struct vcpu *cpu)
+{
+    struct tv_vm *vm = container_of(cpu->machine, struct tv_vm, machine);
+    vm->engine->state_changed(cpu);
+}
+
+static const struct gdb_vm_ops gdb_ops = {.pause = gdb_pause,
+                                          .resume = gdb_resume,
+                                          .quit = gdb_quit,
+                                          .reset = gdb_reset,
+                                          .state_changed = gdb_state_changed};
 
 /* ---- Supervisor ---- */
 

@@ -46,6 +46,8 @@ struct tv_vm {
     char mode_line[512];
 
     struct lapics *lapics;
+    struct pic *pic;
+    struct ioapic *ioapic;
     struct piix4_pm *pm; /* for the power button */
     struct chardev *serial;
     struct boot_image *boot;

@@ -1,0 +1,142 @@
+/*
+ * The PC: which devices there are and how their lines run.
+ *
+ *   ISA IRQ n  --+--> 8259 pair, input n ----> INTR of vCPU 0 (through its local APIC's LINT0)
+ *                '--> IO-APIC, pin n (IRQ 0: pin 2) ----> local APICs
+ *   PCI INTx   --+--> PIRQ routing of the ISA bridge ----> 8259 pair
+ *                '--> IO-APIC, pins 16..19
+ */
+#include "dev/debug_exit.h"
+#include "dev/debugcon.h"
+#include "dev/hpet.h"
+#include "dev/i8042.h"
+#include "dev/ioapic.h"
+#include "dev/pci.h"
+#include "dev/pic.h"
+#include "dev/piix4.h"
+#include "dev/pit.h"
+#include "dev/port80.h"
+#include "dev/port92.h"
+#include "dev/pvpanic.h"
+#include "dev/reset_control.h"
+#include "dev/rtc.h"
+#include "dev/uart.h"
+#include "util/error.h"
+#include "vm/vm.h"
+
+static void set_isa_irq(void *opaque, int irq, int level)
+{
+    struct tv_vm *vm = opaque;
+    pic_set_irq(vm->pic, irq, level);
+    ioapic_set_irq(vm->ioapic, irq == 0 ? 2 : irq, level);
+}
+
+static struct irq_line isa_irq(struct tv_vm *vm, int irq)
+{
+    return (struct irq_line){set_isa_irq, vm, irq};
+}
+
+static void set_extint(void *opaque, int pin, int level)
+{
+    (void)pin;
+    lapics_set_extint(opaque, opaque, level);
+}
+
+static void quit_from_console(void *vm)
+{
+    vm_end(vm, TV_EXIT_STOPPED, 0, "%s", "");
+}
+
+static const struct {
+    uint16_t base;
+    int irq;
+} serial_ports[] = {{0x3f8, 4}, {0x2f8, 3}};
+
+int pc_build(struct tv_vm *vm, struct tv_error *err)
+{
+    struct device_env *env = &vm->env;
+    const struct tv_config *c = &vm->config;
+    struct machine *m = &vm->machine;
+
+    /* Interrupt controllers first: the lines of all others end there. */
+    vm->lapics = lapics_create(env);
+    for (unsigned i = 0; i < m->vcpu_count; i++)
+        m->vcpus[i]->lapic = lapic_create(vm->lapics, env, i, i == 0, &vcpu_lapic_ops, m->vcpus[i]);
+    vm->ioapic = ioapic_create(env, vm->lapics);
+    vm->pic = pic_create(env, (struct irq_line){set_extint, vm->lapics, 0});
+    lapics_on_extint_ack(vm->lapics, pic_ack, vm->pic);
+
+    pit_create(env, isa_irq(vm, 0));
+    rtc_create(env, isa_irq(vm, 8), m->mem->low_size, m->mem->size - m->mem->low_size);
+    struct port92 *port92 =
+        port92_create(env, (struct irq_line){0}); /* A20 is always open: nobody masks it */
+    i8042_create(env, isa_irq(vm, 1), isa_irq(vm, 12),
+                 (struct irq_line){port92_set_kbc_a20, port92, 0});
+    port80_create(env);
+    debugcon_create(env, NULL);
+    reset_control_create(env);
+    pvpanic_create(env);
+    hpet_create(env, isa_irq(vm, 0), isa_irq(vm, 8), vm->ioapic);
+
+    struct pci_wiring wiring = {0};
+    for (int irq = 0; irq < 16; irq++)
+        wiring.pic[irq] = (struct irq_line){pic_set_irq, vm->pic, irq};
+    for (int pin = 0; pin < 4; pin++)
+        wiring.ioapic[pin] = (struct irq_line){ioapic_set_irq, vm->ioapic, PCI_GSI_BASE + pin};
+    struct pci_bus *pci = pci_create(env, &wiring);
+    piix4_isa_create(env, pci);
+    vm->pm = piix4_pm_create(env, pci, isa_irq(vm, ACPI_SCI_IRQ));
+
+    vm->serial = chardev_open(c->serial, c->serial_path, quit_from_console, vm, err);
+    if (!vm->serial)
+        return -1;
+    for (unsigned i = 0; i < ARRAY_SIZE(serial_ports); i++)
+        uart_create(env, serial_ports[i].base, isa_irq(vm, serial_ports[i].irq),
+                    i == 0 ? vm->serial : NULL);
+    if (c->debug_exit_port && !debug_exit_create(env, (uint16_t)c->debug_exit_port, 4) &&
+        !debug_exit_create(env, (uint16_t)c->debug_exit_port, 1))
+        return tv_fail(err, "--debug-exit %#x: the port belongs to another device",
+                       (unsigned)c->debug_exit_port);
+
+    const struct boot_config boot = {.kernel = c->kernel,
+                                     .append = c->append,
+                                     .initrds = c->initrds,
+                                     .vcpus = c->vcpus,
+                                     .long_mode = CPUID_HAS(&m->cpuid, 0x80000001, 0, edx, 29),
+                                     .hpet = true};
+    vm->boot = boot_open(&boot, m->mem, err);
+    return vm->boot ? 0 : -1;
+}
+
+int pc_reset(struct tv_vm *vm, struct tv_error *err)
+{
+    struct machine *m = &vm->machine;
+    pthread_mutex_lock(&vm->device_lock);
+    devices_reset(&vm->env);
+    pthread_mutex_unlock(&vm->device_lock);
+
+    struct boot_entry entry;
+    if (boot_load(vm->boot, m->mem, &entry, err) < 0)
+        return -1;
+    for (unsigned i = 0; i < m->vcpu_count; i++) {
+        struct vcpu *cpu = m->vcpus[i];
+        atomic_fetch_and(&cpu->attention, ATT_STOP | ATT_DEBUG);
+        cpu_reset(cpu, false);
+        boot_setup_cpu(cpu);
+        if (i == 0)
+            boot_enter(cpu, &entry);
+        cpu_state_changed(cpu);
+        vm->engine->state_changed(cpu);
+    }
+    if (log_on(&m->log, LOG_RESET))
+        log_write(&m->log, LOG_RESET, "power-up: %s entry at %#llx", entry.protocol,
+                  (unsigned long long)entry.rip);
+    return 0;
+}
+
+void pc_power_button(struct tv_vm *vm)
+{
+    pthread_mutex_lock(&vm->device_lock);
+    piix4_pm_power_button(vm->pm);
+    pthread_mutex_unlock(&vm->device_lock);
+}
