@@ -126,7 +126,8 @@ int pc_reset(struct tv_vm *vm, struct tv_error *err)
         if (i == 0)
             boot_enter(cpu, &entry);
         cpu_state_changed(cpu);
-        vm->engine->state_changed(cpu);
+        if (vm->vcpus[i].started)
+            vm->engine->state_changed(cpu);
     }
     if (log_on(&m->log, LOG_RESET))
         log_write(&m->log, LOG_RESET, "power-up: %s entry at %#llx", entry.protocol,
