@@ -70,7 +70,8 @@ struct pci_device {
     uint8_t wmask[PCI_CONFIG_SIZE];        /* bits that the guest can write */
     uint8_t w1c[PCI_CONFIG_SIZE];          /* bits that a written 1 clears */
     struct pci_bar bars[PCI_BARS];
-    bool intx; /* level of the interrupt pin */
+    uint8_t cap_size; /* of the capability added last */
+    bool intx;        /* level of the interrupt pin */
     /* After the guest wrote configuration bytes [offset, offset+size); may be NULL. */
     void (*config_written)(struct pci_device *dev, unsigned offset, unsigned size);
 };
@@ -103,6 +104,11 @@ void pci_set_intx(struct pci_device *dev, bool level);
 void pci_device_reset(struct pci_device *dev);
 void pci_device_loaded(struct pci_device *dev);
 
+/* Byte `byte` (0..3) of the dword at port 0xcf8 belongs to another device when it is accessed
+ * alone.
+ */
+void pci_claim_address_byte(struct pci_bus *bus, unsigned byte, const struct io_ops *ops,
+                            void *device);
 /* The ISA bridge tells the PIRQ routing: PIRQRC of line 0..3 as the PIIX has it (bit 7: off). */
 void pci_set_pirq_route(struct pci_bus *bus, unsigned pirq, uint8_t route);
 

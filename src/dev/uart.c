@@ -5,7 +5,10 @@
  * rises within the write (drivers count on the edge of the interrupt that this makes). Where the
  * back end is slow, bytes wait in the FIFO and THRE stays low until it says that it has space. The
  * receiver takes no more than it has room for, so that no input is lost, and an overrun happens
- * only in loopback. The receive time-out is four character times in guest time, as in the chip.
+ * only in loopback. Nor does it take any before the guest listens (has the receive interrupt on, or
+ * polls LSR and nothing else): drivers empty the FIFO when they start, and a script that is piped
+ * into the console would lose its beginning. The receive time-out is four character times of guest
+ * time, as in the chip.
  */
 #include "dev/uart.h"
 
@@ -42,14 +45,17 @@ enum {
     LSR_TEMT = 64,
     LSR_FIFO_ERROR = 128
 };
-#define LSR_ERRORS     (LSR_OVERRUN | LSR_PARITY | LSR_FRAMING | LSR_BREAK)
-#define LSR_PER_BYTE   (LSR_PARITY | LSR_FRAMING | LSR_BREAK)
+#define LSR_ERRORS      (LSR_OVERRUN | LSR_PARITY | LSR_FRAMING | LSR_BREAK)
+#define LSR_PER_BYTE    (LSR_PARITY | LSR_FRAMING | LSR_BREAK)
 /* Input lines CTS, DSR, RI, DCD in bits 4..7 of MSR; what changed since the last read in 0..3. */
-#define MSR_CTS        0x10
-#define MSR_DSR        0x20
-#define MSR_RI         0x40
-#define MSR_DCD        0x80
-#define MSR_RI_TRAILED 0x04
+#define MSR_CTS         0x10
+#define MSR_DSR         0x20
+#define MSR_RI          0x40
+#define MSR_DCD         0x80
+#define MSR_RI_TRAILED  0x04
+
+/* So many reads of LSR with no byte sent in between are a loop that waits for input. */
+#define POLLS_LISTENING 32
 
 static const uint8_t trigger_levels[4] = {1, 4, 8, 14};
 
@@ -70,6 +76,7 @@ struct uart {
     uint8_t rx_head, rx_count;
     uint8_t tx[FIFO_SIZE];
     uint8_t tx_count;
+    uint8_t polls; /* reads of LSR since the last byte sent, up to POLLS_LISTENING */
 };
 
 static unsigned fifo_size(const struct uart *u)
@@ -222,6 +229,7 @@ static void transmit(struct uart *u)
 static void write_data(struct uart *u, uint8_t byte)
 {
     u->tx_interrupt = false;
+    u->polls = 0;
     u->lsr &= ~(LSR_THRE | LSR_TEMT);
     update_irq(u);
     if (u->tx_count == fifo_size(u))
@@ -288,6 +296,8 @@ static uint64_t uart_read(void *opaque, uint64_t offset, unsigned size)
     case MCR:
         return u->mcr;
     case LSR:
+        if (u->polls < POLLS_LISTENING && ++u->polls == POLLS_LISTENING && u->line)
+            chardev_receive_ready(u->line);
         value = u->lsr;
         u->lsr &= ~LSR_ERRORS;
         if (u->rx_count)
@@ -325,6 +335,8 @@ static void uart_write(void *opaque, uint64_t offset, unsigned size, uint64_t va
         /* Enabling it with an empty transmitter raises the interrupt: drivers start that way. */
         if (!(u->ier & IER_TX) && (value & IER_TX) && (u->lsr & LSR_THRE))
             u->tx_interrupt = true;
+        if (!(u->ier & IER_RX) && (value & IER_RX) && u->line)
+            chardev_receive_ready(u->line);
         u->ier = value & 0x0f;
         break;
     case IIR_FCR:
@@ -355,7 +367,8 @@ static size_t front_room(void *opaque)
 {
     struct uart *u = opaque;
     pthread_mutex_lock(u->env->lock);
-    size_t room = u->mcr & MCR_LOOP ? 0 : fifo_size(u) - MIN(u->rx_count, fifo_size(u));
+    bool listens = ((u->ier & IER_RX) || u->polls == POLLS_LISTENING) && !(u->mcr & MCR_LOOP);
+    size_t room = listens ? fifo_size(u) - MIN(u->rx_count, fifo_size(u)) : 0;
     pthread_mutex_unlock(u->env->lock);
     return room;
 }
@@ -428,6 +441,7 @@ static const struct state_field uart_fields[] = {
     STATE(struct uart, rx_count, 0),
     STATE_ARRAY(struct uart, tx, 0),
     STATE(struct uart, tx_count, 0),
+    STATE(struct uart, polls, 0),
 };
 
 static void after_reset(void *opaque)

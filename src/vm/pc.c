@@ -74,7 +74,6 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
                  (struct irq_line){port92_set_kbc_a20, port92, 0});
     port80_create(env);
     debugcon_create(env, NULL);
-    reset_control_create(env);
     pvpanic_create(env);
     hpet_create(env, isa_irq(vm, 0), isa_irq(vm, 8), vm->ioapic);
 
@@ -84,6 +83,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     for (int pin = 0; pin < 4; pin++)
         wiring.ioapic[pin] = (struct irq_line){ioapic_set_irq, vm->ioapic, PCI_GSI_BASE + pin};
     struct pci_bus *pci = pci_create(env, &wiring);
+    reset_control_create(env, pci);
     piix4_isa_create(env, pci);
     vm->pm = piix4_pm_create(env, pci, isa_irq(vm, ACPI_SCI_IRQ));
 
