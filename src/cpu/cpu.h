@@ -75,6 +75,9 @@ struct pending_event {
 
 struct vcpu {
     uint64_t gpr[16];
+    /* Always zero: the interpreter addresses it as register 16, where an operand has no base or
+     * index; RIP right after it is register 17. */
+    uint64_t zero;
     uint64_t rip;
     /* RFLAGS is split: `cc` has CF PF AF ZF SF OF at their architectural places, `rflags` the rest
      * (bit 1 always set, arithmetic bits always zero). Use cpu_rflags()/cpu_set_rflags(). */

@@ -1,0 +1,461 @@
+/* Guest memory as instructions see it: the TLB's fills, and every access that misses it. */
+#include <pthread.h>
+
+#include "interp/core.h"
+
+/* Split locks and locked accesses to MMIO: one at a time in the whole process. */
+static pthread_mutex_t split_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static _Noreturn void raise_non_canonical(struct vcpu *cpu, const struct op *op)
+{
+    /* Accesses through SS, and only they, get #SS. */
+    interp_raise_error(cpu, op, op && op->seg == SS ? VEC_SS : VEC_GP, 0);
+}
+
+static uint64_t wrap_linear(const struct vcpu *cpu, uint64_t linear)
+{
+    return cpu_64bit(cpu) ? linear : (uint32_t)linear;
+}
+
+static bool is_user(const struct vcpu *cpu)
+{
+    return cpu->cpl == 3;
+}
+
+/* ---- Watchpoints ---- */
+
+static unsigned dr_length(uint64_t dr7, unsigned n)
+{
+    static const uint8_t lengths[4] = {1, 2, 8, 4};
+    return lengths[(dr7 >> (18 + 4 * n)) & 3];
+}
+
+static bool ranges_meet(uint64_t a, uint64_t alen, uint64_t b, uint64_t blen)
+{
+    return a < b + blen && b < a + alen;
+}
+
+bool interp_page_watched(const struct vcpu *cpu, uint64_t linear)
+{
+    uint64_t page = linear & PAGE_MASK;
+    for (unsigned n = 0; n < 4; n++) {
+        unsigned kind = (cpu->dr[7] >> (16 + 4 * n)) & 3;
+        if ((cpu->dr[7] >> (2 * n)) & 3 && (kind & 1) && (cpu->dr[n] & PAGE_MASK) == page)
+            return true;
+    }
+    const struct debugger *dbg = &cpu->machine->debug;
+    for (unsigned i = 0; i < dbg->count; i++) {
+        const struct debug_point *p = &dbg->points[i];
+        if (p->kind != DEBUG_BREAK && ranges_meet(page, PAGE_SIZE, p->address, p->length))
+            return true;
+    }
+    return false;
+}
+
+static void check_watch(struct vcpu *cpu, uint64_t linear, unsigned size, bool write)
+{
+    for (unsigned n = 0; n < 4; n++) {
+        unsigned kind = (cpu->dr[7] >> (16 + 4 * n)) & 3;
+        if (!((cpu->dr[7] >> (2 * n)) & 3) || !(kind == 3 || (kind == 1 && write)))
+            continue;
+        unsigned len = dr_length(cpu->dr[7], n);
+        if (ranges_meet(linear, size, cpu->dr[n] & ~(uint64_t)(len - 1), len))
+            cpu->pending_db |= BIT(n);
+    }
+    const struct debugger *dbg = &cpu->machine->debug;
+    for (unsigned i = 0; i < dbg->count; i++) {
+        const struct debug_point *p = &dbg->points[i];
+        if (p->kind == DEBUG_BREAK || (p->kind == DEBUG_WATCH_WRITE && !write) ||
+            (p->kind == DEBUG_WATCH_READ && write) ||
+            !ranges_meet(linear, size, p->address, p->length))
+            continue;
+        cpu->interp->watch_hit = true;
+        cpu->interp->watch_point = *p;
+        cpu->interp->watch_point.address = MAX(linear, p->address);
+    }
+}
+
+/* ---- Translation ---- */
+
+static void note_large(struct interp *in, uint64_t linear, uint64_t size)
+{
+    if (size <= PAGE_SIZE)
+        return;
+    unsigned half = linear >> 63;
+    uint64_t base = linear & ~(size - 1);
+    if (base < in->large_low[half])
+        in->large_low[half] = base;
+    if (base + (size - 1) > in->large_high[half])
+        in->large_high[half] = base + (size - 1);
+}
+
+/* One page's part of an access: where it is, and whether it may stay in the TLB. */
+struct place {
+    uint8_t *host; /* NULL: MMIO at gpa */
+    uint64_t gpa;
+};
+
+static struct place translate(struct vcpu *cpu, const struct op *op, uint64_t linear,
+                              unsigned access)
+{
+    struct interp *in = cpu->interp;
+    struct translation t;
+    uint32_t error;
+    if (!paging_translate(cpu, linear, access, &t, &error))
+        interp_page_fault(cpu, op, linear, error);
+
+    struct place place = {physmem_host(cpu->machine->mem, t.gpa, 1), t.gpa};
+    if (!place.host || (in->watching && interp_page_watched(cpu, linear)))
+        return place;
+    if (cpu->lapic && (t.gpa & PAGE_MASK) == lapic_mmio_address(cpu->lapic)) {
+        place.host = NULL;
+        return place;
+    }
+    note_large(in, linear, t.page_size);
+    in->stats.tlb_fills++;
+    unsigned context = access & ACCESS_IMPLICIT ? TLB_SUPERVISOR : in->context;
+    unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
+    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag;
+    uint64_t addend = (uint64_t)(uintptr_t)place.host - linear;
+    if (access & ACCESS_WRITE) {
+        uint64_t page = physmem_page(cpu->machine->mem, place.host);
+        in->write_tlb[context][slot] = (struct tlb_write_entry){
+            tag, addend, (const uint8_t *)&cpu->machine->mem->page_flags[page], 0};
+    } else {
+        in->read_tlb[context][slot] = (struct tlb_entry){tag, addend};
+    }
+    return place;
+}
+
+static unsigned access_flags(const struct vcpu *cpu, bool write)
+{
+    return (write ? ACCESS_WRITE : ACCESS_READ) | (is_user(cpu) ? ACCESS_USER : 0);
+}
+
+uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear)
+{
+    struct interp *in = cpu->interp;
+    struct tlb_exec_entry *e = &in->ex[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag;
+    if (e->tag == tag)
+        return e->gpa | (linear & ~PAGE_MASK);
+    struct translation t;
+    uint32_t error;
+    unsigned access = ACCESS_EXEC | (is_user(cpu) ? ACCESS_USER : 0);
+    if (!paging_translate(cpu, linear, access, &t, &error))
+        interp_page_fault(cpu, NULL, linear, error);
+    note_large(in, linear, t.page_size);
+    *e = (struct tlb_exec_entry){tag, t.gpa & PAGE_MASK};
+    return t.gpa;
+}
+
+/* ---- Accesses by pieces within a page ---- */
+
+static uint64_t mmio_load(struct vcpu *cpu, uint64_t gpa, unsigned size)
+{
+    if (cpu->lapic && (gpa & PAGE_MASK) == lapic_mmio_address(cpu->lapic)) {
+        uint32_t offset = gpa & ~PAGE_MASK;
+        if (size <= 4)
+            return lapic_mmio_read(cpu->lapic, offset, size);
+        return lapic_mmio_read(cpu->lapic, offset, 4) |
+               (uint64_t)lapic_mmio_read(cpu->lapic, offset + 4, 4) << 32;
+    }
+    return machine_mmio_read(cpu->machine, gpa, size);
+}
+
+static void mmio_store(struct vcpu *cpu, uint64_t gpa, unsigned size, uint64_t value)
+{
+    if (cpu->lapic && (gpa & PAGE_MASK) == lapic_mmio_address(cpu->lapic)) {
+        uint32_t offset = gpa & ~PAGE_MASK;
+        lapic_mmio_write(cpu->lapic, offset, size > 4 ? 4 : size, (uint32_t)value);
+        if (size > 4)
+            lapic_mmio_write(cpu->lapic, offset + 4, 4, (uint32_t)(value >> 32));
+        return;
+    }
+    machine_mmio_write(cpu->machine, gpa, size, value);
+}
+
+static void place_load(struct vcpu *cpu, struct place place, void *buf, unsigned len)
+{
+    if (place.host) {
+        memcpy(buf, place.host, len);
+        return;
+    }
+    uint8_t *out = buf;
+    while (len) {
+        unsigned n = len >= 8 ? 8 : len >= 4 ? 4 : len >= 2 ? 2 : 1;
+        uint64_t value = mmio_load(cpu, place.gpa, n);
+        memcpy(out, &value, n);
+        out += n, place.gpa += n, len -= n;
+    }
+}
+
+static void place_store(struct vcpu *cpu, const struct op *op, struct place place, const void *buf,
+                        unsigned len)
+{
+    if (place.host) {
+        switch (len) { /* as single stores: other processors must not see halves */
+        case 1:
+        case 2:
+        case 4:
+        case 8:
+            host_store(place.host, len, host_load(buf, len));
+            break;
+        default:
+            memcpy(place.host, buf, len);
+        }
+        if (physmem_page_flagged(cpu->machine->mem, place.host))
+            interp_written(cpu, op, place.host, len);
+        return;
+    }
+    const uint8_t *from = buf;
+    while (len) {
+        unsigned n = len >= 8 ? 8 : len >= 4 ? 4 : len >= 2 ? 2 : 1;
+        uint64_t value = 0;
+        memcpy(&value, from, n);
+        mmio_store(cpu, place.gpa, n, value);
+        from += n, place.gpa += n, len -= n;
+    }
+}
+
+/* Checks before any translation, in the order of priority. */
+static void check_access(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size,
+                         unsigned access)
+{
+    struct interp *in = cpu->interp;
+    in->stats.slow_accesses++;
+    if (in->mode.bits == 64 && (!is_canonical(linear) || !is_canonical(linear + size - 1)))
+        raise_non_canonical(cpu, op);
+    if (in->align_check && !(access & ACCESS_IMPLICIT) && size <= 8 && (linear & (size - 1)))
+        interp_raise_error(cpu, op, VEC_AC, 0);
+}
+
+static void load_any(struct vcpu *cpu, const struct op *op, uint64_t linear, void *buf,
+                     unsigned len, unsigned access)
+{
+    check_access(cpu, op, linear, len, access);
+    unsigned first = MIN(len, (unsigned)(PAGE_SIZE - (linear & ~PAGE_MASK)));
+    uint64_t second = wrap_linear(cpu, linear + first);
+    struct place a = translate(cpu, op, wrap_linear(cpu, linear), access), b = {0};
+    if (first < len)
+        b = translate(cpu, op, second, access);
+    if (cpu->interp->watching)
+        check_watch(cpu, linear, len, false);
+    place_load(cpu, a, buf, first);
+    if (first < len)
+        place_load(cpu, b, (uint8_t *)buf + first, len - first);
+}
+
+static void store_any(struct vcpu *cpu, const struct op *op, uint64_t linear, const void *buf,
+                      unsigned len, unsigned access)
+{
+    check_access(cpu, op, linear, len, access);
+    unsigned first = MIN(len, (unsigned)(PAGE_SIZE - (linear & ~PAGE_MASK)));
+    uint64_t second = wrap_linear(cpu, linear + first);
+    struct place a = translate(cpu, op, wrap_linear(cpu, linear), access), b = {0};
+    if (first < len)
+        b = translate(cpu, op, second, access);
+    if (cpu->interp->watching)
+        check_watch(cpu, linear, len, true);
+    place_store(cpu, op, a, buf, first);
+    if (first < len)
+        place_store(cpu, op, b, (const uint8_t *)buf + first, len - first);
+}
+
+uint64_t interp_load_slow(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size)
+{
+    uint64_t value = 0;
+    load_any(cpu, op, linear, &value, size, access_flags(cpu, false));
+    return value;
+}
+
+void interp_store_slow(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size,
+                       uint64_t value)
+{
+    store_any(cpu, op, linear, &value, size, access_flags(cpu, true));
+}
+
+uint64_t interp_load(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size)
+{
+    return mem_load(cpu, op, linear, size);
+}
+
+void interp_store(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size,
+                  uint64_t value)
+{
+    mem_store(cpu, op, linear, size, value);
+}
+
+void interp_probe_write(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size)
+{
+    struct interp *in = cpu->interp;
+    if (tlb_hit(in, in->wr[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)].tag, linear, size))
+        return;
+    unsigned access = access_flags(cpu, true);
+    check_access(cpu, op, linear, size, access);
+    translate(cpu, op, wrap_linear(cpu, linear), access);
+    if ((linear & ~PAGE_MASK) + size > PAGE_SIZE)
+        translate(cpu, op, wrap_linear(cpu, ((linear + size - 1) & PAGE_MASK)), access);
+}
+
+#define SYSTEM_ACCESS ACCESS_IMPLICIT
+
+uint64_t interp_load_system(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size)
+{
+    struct interp *in = cpu->interp;
+    const struct tlb_entry *e =
+        &in->read_tlb[TLB_SUPERVISOR][(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    if (tlb_hit(in, e->tag, linear, size))
+        return host_load((const void *)(uintptr_t)(linear + e->addend), size);
+    uint64_t value = 0;
+    load_any(cpu, op, linear, &value, size, ACCESS_READ | SYSTEM_ACCESS);
+    return value;
+}
+
+void interp_store_system(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size,
+                         uint64_t value)
+{
+    store_any(cpu, op, linear, &value, size, ACCESS_WRITE | SYSTEM_ACCESS);
+}
+
+void interp_load_bytes(struct vcpu *cpu, const struct op *op, uint64_t linear, void *buf,
+                       unsigned len)
+{
+    struct interp *in = cpu->interp;
+    const struct tlb_entry *e = &in->rd[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    if (tlb_hit(in, e->tag, linear, len))
+        memcpy(buf, (const void *)(uintptr_t)(linear + e->addend), len);
+    else
+        load_any(cpu, op, linear, buf, len, access_flags(cpu, false));
+}
+
+void interp_store_bytes(struct vcpu *cpu, const struct op *op, uint64_t linear, const void *buf,
+                        unsigned len)
+{
+    store_any(cpu, op, linear, buf, len, access_flags(cpu, true));
+}
+
+void *interp_host(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size, bool write)
+{
+    struct interp *in = cpu->interp;
+    unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
+    for (int attempt = 0; attempt < 2; attempt++) {
+        if (write && tlb_hit(in, in->wr[slot].tag, linear, size))
+            return *(const volatile uint8_t *)in->wr[slot].flags
+                       ? NULL
+                       : (void *)(uintptr_t)(linear + in->wr[slot].addend);
+        if (!write && tlb_hit(in, in->rd[slot].tag, linear, size))
+            return (void *)(uintptr_t)(linear + in->rd[slot].addend);
+        unsigned access = access_flags(cpu, write);
+        check_access(cpu, op, linear, size, access);
+        if ((linear & ~PAGE_MASK) + size > PAGE_SIZE)
+            return NULL;
+        translate(cpu, op, wrap_linear(cpu, linear), access);
+    }
+    return NULL;
+}
+
+/* ---- Read-modify-write that cannot work in place ---- */
+
+void *interp_rmw_slow(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size,
+                      bool locked)
+{
+    struct interp *in = cpu->interp;
+    unsigned access = access_flags(cpu, true);
+    check_access(cpu, op, linear, size, access);
+    unsigned first = MIN(size, (unsigned)(PAGE_SIZE - (linear & ~PAGE_MASK)));
+    struct place a = translate(cpu, op, wrap_linear(cpu, linear), access), b = {0};
+    if (first < size)
+        b = translate(cpu, op, wrap_linear(cpu, linear + first), access);
+    else if (a.host && !(in->watching && interp_page_watched(cpu, linear))) {
+        return a.host; /* interp_rmw_done() looks at the page's flags */
+    }
+    if (locked)
+        pthread_mutex_lock(&split_lock);
+    in->bounce_locked = locked;
+    in->bounce_linear = linear;
+    in->bounce_size = size;
+    place_load(cpu, a, in->bounce, first);
+    if (first < size)
+        place_load(cpu, b, (uint8_t *)in->bounce + first, size - first);
+    return in->bounce;
+}
+
+void interp_rmw_done(struct vcpu *cpu, const struct op *op, void *host, unsigned size)
+{
+    struct interp *in = cpu->interp;
+    if (host != in->bounce) {
+        if (physmem_page_flagged(cpu->machine->mem, host))
+            interp_written(cpu, op, host, size);
+        return;
+    }
+    /* Cannot fault: the same addresses were translated for writing a moment ago. */
+    store_any(cpu, op, in->bounce_linear, in->bounce, size, access_flags(cpu, true));
+    if (in->bounce_locked)
+        pthread_mutex_unlock(&split_lock);
+    in->bounce_locked = false;
+}
+
+/* ---- Stores to pages that somebody watches ---- */
+
+void interp_written(struct vcpu *cpu, const struct op *op, const void *host, unsigned len)
+{
+    struct interp *in = cpu->interp;
+    physmem_written(cpu->machine->mem, host, len);
+    struct block *b = in->block;
+    if (!b || !op || op < b->ops || op >= b->ops + b->op_count - 1)
+        return;
+    if (*b->gen_at == b->gen && (!b->gen2_at || *b->gen2_at == b->gen2))
+        return;
+    /* The block is stale and will not be entered again: its next op may be overwritten. */
+    struct op *next = &b->ops[op - b->ops + 1];
+    next->fn = interp_op_leave;
+    b->mode = BLOCK_DEAD;
+    b->gen = *b->gen_at - 1;
+    in->stats.smc_stops++;
+}
+
+/* ---- Flushes ---- */
+
+static void clear_tlbs(struct interp *in)
+{
+    memset(in->read_tlb, 0, sizeof in->read_tlb);
+    memset(in->write_tlb, 0, sizeof in->write_tlb);
+    memset(in->exec_tlb, 0, sizeof in->exec_tlb);
+    in->tlb_tag = 0;
+}
+
+void interp_flush_tlb(struct vcpu *cpu)
+{
+    struct interp *in = cpu->interp;
+    if (!in)
+        return;
+    in->stats.tlb_flushes++;
+    if (in->tlb_tag == TLB_GENERATION)
+        clear_tlbs(in);
+    in->tlb_tag++;
+    for (int half = 0; half < 2; half++) {
+        in->large_low[half] = ~UINT64_C(0);
+        in->large_high[half] = 0;
+    }
+    interp_flush_jumps(cpu);
+}
+
+void interp_flush_page(struct vcpu *cpu, uint64_t linear)
+{
+    struct interp *in = cpu->interp;
+    if (!in)
+        return;
+    unsigned half = linear >> 63;
+    if (linear >= in->large_low[half] && linear <= in->large_high[half]) {
+        interp_flush_tlb(cpu);
+        return;
+    }
+    unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
+    for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
+        in->read_tlb[c][slot].tag = 0;
+        in->write_tlb[c][slot].tag = 0;
+        in->exec_tlb[c][slot].tag = 0;
+    }
+    interp_flush_jumps(cpu);
+}
