@@ -166,14 +166,15 @@ static const struct {
     size_t length;
     const char *what;
 } lookalikes[] = {
-    {"\x1f\x8b",         2, "gzip-compressed; unpack it first (gzip -d)"                },
+    {"\x1f\x8b", 2, "gzip-compressed; unpack it first (gzip -d)"},
     {"\xfd"
-     "7zXZ",        5, "xz-compressed; unpack it first (xz -d)"                    },
-    {"\x28\xb5\x2f\xfd", 4, "zstd-compressed; unpack it first (zstd -d)"                },
-    {"BZh",              3, "bzip2-compressed; unpack it first (bzip2 -d)"              },
-    {"070701",           6, "a cpio archive: an initrd rather than a kernel"            },
-    {"\177ELF",          4, "an ELF file with neither a PVH note nor a Multiboot header"},
-    {"MZ",               2, "an EFI or DOS program, not a Linux bzImage"                },
+     "7zXZ",
+     5, "xz-compressed; unpack it first (xz -d)"},
+    {"\x28\xb5\x2f\xfd", 4, "zstd-compressed; unpack it first (zstd -d)"},
+    {"BZh", 3, "bzip2-compressed; unpack it first (bzip2 -d)"},
+    {"070701", 6, "a cpio archive: an initrd rather than a kernel"},
+    {"\177ELF", 4, "an ELF file with neither a PVH note nor a Multiboot header"},
+    {"MZ", 2, "an EFI or DOS program, not a Linux bzImage"},
 };
 
 static int unknown_kernel(const struct boot_file *kernel, struct tv_error *err)
@@ -197,8 +198,8 @@ int boot_load(const struct boot_image *image, struct physmem *mem, struct boot_e
         int (*load)(const struct boot_image *image, struct physmem *mem, struct boot_entry *entry,
                     struct tv_error *err);
     } formats[] = {
-        {linux_probe,     linux_load    },
-        {pvh_probe,       pvh_load      },
+        {linux_probe, linux_load},
+        {pvh_probe, pvh_load},
         {multiboot_probe, multiboot_load},
     };
 

@@ -13,11 +13,11 @@
 
 #include "boot/layout.h"
 #include "dev/acpi_ports.h"
+#include "dev/pvpanic.h"
 #include "util/util.h"
 
-#define PCI_SLOTS    32
-#define ISA_ADDRESS  0x00010000 /* slot 1, function 0 */
-#define PVPANIC_PORT 0x505
+#define PCI_SLOTS   32
+#define ISA_ADDRESS 0x00010000 /* slot 1, function 0 */
 
 static void sleep_states(struct aml *aml)
 {
@@ -62,22 +62,24 @@ static void pci_routing(struct aml *aml)
 
 struct isa_device {
     const char *name, *hid;
+    int uid; /* -1: none needed, there is only one */
+    int irq; /* -1: none */
     struct {
         uint16_t base;
         uint8_t length;
     } io[2];
-    int irq; /* -1: none */
 };
 
 static const struct isa_device isa_devices[] = {
-    {"COM1", "PNP0501",  {{0x3f8, 8}},           4 },
-    {"RTC_", "PNP0B00",  {{0x70, 2}},            8 },
-    {"KBD_", "PNP0303",  {{0x60, 1}, {0x64, 1}}, 1 },
-    {"MOU_", "PNP0F13",  {{0}},                  12},
-    {"PIC_", "PNP0000",  {{0x20, 2}, {0xa0, 2}}, 2 },
-    {"TIMR", "PNP0100",  {{0x40, 4}},            0 },
-    {"SPKR", "PNP0800",  {{0x61, 1}},            -1},
-    {"PEVT", "QEMU0001", {{PVPANIC_PORT, 1}},    -1},
+    {"COM1", "PNP0501", 1, 4, {{0x3f8, 8}}},
+    {"COM2", "PNP0501", 2, 3, {{0x2f8, 8}}},
+    {"RTC_", "PNP0B00", -1, 8, {{0x70, 2}}},
+    {"KBD_", "PNP0303", -1, 1, {{0x60, 1}, {0x64, 1}}},
+    {"MOU_", "PNP0F13", -1, 12, {{0}}},
+    {"PIC_", "PNP0000", -1, 2, {{0x20, 2}, {0xa0, 2}}},
+    {"TIMR", "PNP0100", -1, 0, {{0x40, 4}}},
+    {"SPKR", "PNP0800", -1, -1, {{0x61, 1}}},
+    {"PEVT", "QEMU0001", 1, -1, {{PVPANIC_PORT, 1}}},
 };
 
 static void isa_bridge(struct aml *aml)
@@ -91,8 +93,8 @@ static void isa_bridge(struct aml *aml)
             aml_name_eisa_id(aml, "_HID", d->hid);
         else
             aml_name_string(aml, "_HID", d->hid);
-        if (d->hid[0] != 'P' || i == 0)
-            aml_name_integer(aml, "_UID", 1);
+        if (d->uid >= 0)
+            aml_name_integer(aml, "_UID", (uint64_t)d->uid);
         aml_name_integer(aml, "_STA", 0xf); /* present, enabled, shown, working */
         aml_name(aml, "_CRS");
         aml_open_resources(aml);

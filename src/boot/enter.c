@@ -1,4 +1,4 @@
-/* The processor's state when the kernel starts, and the tables that it refers to. */
+/* The processor's state when the kernel starts. */
 #include "boot/boot.h"
 
 #include <string.h>
@@ -12,11 +12,6 @@
 #define FLAT_CODE       (SEG_G | SEG_P | SEG_S | SEG_CODE | SEG_WRITE | SEG_ACCESSED)
 #define FLAT_DATA       (SEG_G | SEG_DB | SEG_P | SEG_S | SEG_WRITE | SEG_ACCESSED)
 
-/* The same as descriptors. */
-#define GDT_CODE32      0x00cf9b000000ffffull
-#define GDT_CODE64      0x00af9b000000ffffull
-#define GDT_DATA        0x00cf93000000ffffull
-#define GDT_TSS         0x00008b0000000067ull
 #define GDT_LIMIT       (5 * 8 - 1)
 #define TSS_LIMIT       0x67
 #define BOOT_TR         0x20
@@ -37,26 +32,6 @@
 #define MTRR_ON         BIT64(11)
 #define MTRR_MASK_VALID BIT64(11)
 #define MTRR_FIXED_VGA  2 /* index of the fixed MTRR of a0000..bffff */
-
-void entry_tables_build(struct physmem *mem, enum boot_mode mode)
-{
-    const uint64_t gdt[] = {0, 0, mode == BOOT_LONG ? GDT_CODE64 : GDT_CODE32, GDT_DATA, GDT_TSS};
-    physmem_write(mem, BOOT_GDT, gdt, sizeof gdt);
-
-    boot_zero(mem, BOOT_PML4, BOOT_PD + 4 * PAGE_SIZE - BOOT_PML4);
-    if (mode != BOOT_LONG)
-        return;
-    uint64_t pml4e = BOOT_PDPT | PTE_P | PTE_RW;
-    physmem_write(mem, BOOT_PML4, &pml4e, sizeof pml4e);
-    for (uint64_t gib = 0; gib < 4; gib++) {
-        uint64_t pdpte = (BOOT_PD + gib * PAGE_SIZE) | PTE_P | PTE_RW;
-        physmem_write(mem, BOOT_PDPT + gib * 8, &pdpte, sizeof pdpte);
-        for (uint64_t i = 0; i < 512; i++) {
-            uint64_t pde = (gib << 30 | i << 21) | PTE_P | PTE_RW | PTE_PS;
-            physmem_write(mem, BOOT_PD + gib * PAGE_SIZE + i * 8, &pde, sizeof pde);
-        }
-    }
-}
 
 void boot_setup_cpu(struct vcpu *cpu)
 {

@@ -1,0 +1,15 @@
+/* What a fuzz target is: one function for an input, and valid inputs to start from. */
+#ifndef TESTS_FUZZ_FUZZ_H
+#define TESTS_FUZZ_FUZZ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "boot_images.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* Valid input number `index`; 0 when there are no more. */
+int fuzz_seed(unsigned index, struct test_image *image);
+
+#endif
