@@ -111,8 +111,8 @@ static const struct {
         mem_rmw_done(cpu, op, m, bytes);                                                           \
         NEXT(cpu, op);                                                                             \
     }                                                                                              \
-    /* The accumulator is written only where the comparison fails; a register destination always,  \
-     * be it with its own value (a 32-bit one is then zero-extended). */                           \
+    /* The accumulator is written only where the comparison fails, the destination only where it   \
+     * succeeds: so a 32-bit one may keep its upper half. */                                       \
     static void cmpxchg_r##bytes(struct vcpu *cpu, const struct op *op)                            \
     {                                                                                              \
         TYPE##bytes a = (TYPE##bytes)get_dst(cpu, op, bytes);                                      \
@@ -125,7 +125,6 @@ static const struct {
         if (same) {                                                                                \
             set_dst(cpu, op, bytes, b);                                                            \
         } else {                                                                                   \
-            set_dst(cpu, op, bytes, a);                                                            \
             reg_set(cpu, RAX, 0, bytes, a);                                                        \
         }                                                                                          \
         NEXT(cpu, op);                                                                             \
@@ -164,6 +163,11 @@ static const struct {
     {ZYDIS_MNEMONIC_XADD, EXCHANGE_ROW(xadd)},
     {ZYDIS_MNEMONIC_CMPXCHG, EXCHANGE_ROW(cmpxchg)},
 };
+
+op_fn *atomic_xchg_register(unsigned size)
+{
+    return exchange_ops[0].fn[0][size_log2(size)];
+}
 
 static void set_zf(struct vcpu *cpu, bool zf)
 {

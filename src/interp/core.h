@@ -365,6 +365,9 @@ bool bind_has_lock(const struct decode *d);
 bind_fn bind_mov, bind_alu, bind_shift, bind_muldiv, bind_bits, bind_bcd, bind_atomic, bind_stack,
     bind_branch, bind_misc;
 
+/* XCHG of two registers, which 90 with REX.B is even after F3. */
+op_fn *atomic_xchg_register(unsigned size);
+
 static inline unsigned size_log2(unsigned size)
 {
     return (unsigned)__builtin_ctz(size);

@@ -83,12 +83,16 @@ static void fill_memory(const struct decode *d, struct op *op)
         uint8_t shift;
         if (!bind_reg(o->mem.base, &op->base, &shift))
             op->base = REG_NONE;
+        /* A SIB byte without a base: Zydis 4.0.0 takes REX.B for one with 32-bit addresses. */
+        if (insn->address_width != 16 && insn->raw.modrm.mod == 0 && insn->raw.modrm.rm == 4 &&
+            insn->raw.sib.base == 5 && (insn->attributes & ZYDIS_ATTRIB_HAS_SIB))
+            op->base = REG_NONE;
         if (!bind_reg(o->mem.index, &op->index, &shift))
             op->index = REG_NONE;
         op->scale_shift = o->mem.scale ? (uint8_t)__builtin_ctz(o->mem.scale) : 0;
         op->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
         if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
-            op->base = REG_RIP;
+            op->base = REG_IP;
             op->disp += op->offset + insn->length;
             op->flags |= OP_RIP_RELATIVE;
         }

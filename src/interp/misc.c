@@ -154,7 +154,6 @@ static const struct {
     {ZYDIS_MNEMONIC_PREFETCHWT1, nop},
     {ZYDIS_MNEMONIC_CLDEMOTE, nop},
     {ZYDIS_MNEMONIC_SERIALIZE, fence},
-    {ZYDIS_MNEMONIC_PAUSE, pause_hint},
     {ZYDIS_MNEMONIC_MFENCE, fence},
     {ZYDIS_MNEMONIC_LFENCE, nop},
     {ZYDIS_MNEMONIC_SFENCE, fence},
@@ -179,10 +178,36 @@ static bool lahf_offered(const struct decode *d)
     return d->mode.bits != 64 || CPUID_HAS(&d->cpu->machine->cpuid, 0x80000001, 0, ecx, 0);
 }
 
+/* AMD's PREFETCH opcode has no register form; Intel's is a NOP. */
+static bool is_prefetch_register(const struct decode *d)
+{
+    const ZydisDecodedInstruction *insn = d->insn;
+    return insn->opcode_map == ZYDIS_OPCODE_MAP_0F && insn->opcode == 0x0d &&
+           insn->raw.modrm.mod == 3 && d->cpu->machine->cpuid.vendor == VENDOR_AMD;
+}
+
+static bool bind_pause(struct decode *d, struct op *op)
+{
+    op->fn = pause_hint;
+    if (d->insn->raw.rex.B) {
+        op->size = d->insn->operand_width / 8;
+        op->dst = RAX;
+        op->src = R8;
+        op->fn = atomic_xchg_register(op->size);
+    }
+    return true;
+}
+
 bool bind_misc(struct decode *d, struct op *op)
 {
     ZydisMnemonic mnemonic = d->insn->mnemonic;
     switch (mnemonic) {
+    case ZYDIS_MNEMONIC_NOP:
+        if (is_prefetch_register(d))
+            return false;
+        break;
+    case ZYDIS_MNEMONIC_PAUSE:
+        return bind_pause(d, op);
     case ZYDIS_MNEMONIC_LAHF:
     case ZYDIS_MNEMONIC_SAHF:
         if (!lahf_offered(d))

@@ -26,7 +26,7 @@ struct op;
 typedef void op_fn(struct vcpu *cpu, const struct op *op);
 
 #define REG_NONE 16 /* no base or index register: vcpu.zero, which follows vcpu.gpr */
-#define REG_RIP  17 /* vcpu.rip: base of RIP-relative operands (disp then counts from the block) */
+#define REG_IP   17 /* vcpu.rip: base of RIP-relative operands (disp then counts from the block) */
 
 struct op {
     op_fn *fn;
@@ -49,7 +49,7 @@ enum op_flag {
     OP_REPNE = 4,
     OP_DST_HIGH8 = 8,
     OP_SRC_HIGH8 = 16,
-    OP_RIP_RELATIVE = 32, /* base is REG_RIP; disp includes the instruction's place in the block */
+    OP_RIP_RELATIVE = 32, /* base is REG_IP; disp includes the instruction's place in the block */
     OP_FLAT = 64,         /* segment base is zero and limit unchecked: 64-bit mode, not FS or GS */
 };
 
