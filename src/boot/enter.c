@@ -80,6 +80,7 @@ void boot_enter(struct vcpu *cpu, const struct boot_entry *entry)
     cpu->cr3 = in_long_mode ? BOOT_PML4 : 0;
     cpu->cr4 = in_long_mode ? CR4_PAE : 0;
     cpu->efer = in_long_mode ? EFER_LME | EFER_LMA : 0;
+    cpu->cpl = 0;
     cpu->activity = ACTIVITY_RUNNING;
     cpu_state_changed(cpu);
 }
