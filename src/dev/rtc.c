@@ -281,9 +281,13 @@ static void write_control(struct rtc *rtc, uint8_t a, uint8_t b)
     int64_t fraction = t - floor_div(t, NS_PER_SECOND) * NS_PER_SECOND;
     rtc->reg_a = a & ~A_UIP;
     rtc->reg_b = b;
-    if (ticking(rtc) && !was_ticking) {
+    if (was_reset && (rtc->reg_a & 0x60) != 0x60) {
         /* The first update comes half a second after the divider was let go. */
-        registers_to_time(rtc, now, was_reset ? NS_PER_SECOND / 2 : fraction);
+        rtc->base_ns += NS_PER_SECOND / 2 - fraction;
+        fraction = NS_PER_SECOND / 2;
+    }
+    if (ticking(rtc) && !was_ticking) {
+        registers_to_time(rtc, now, fraction);
     } else if (was_ticking && ticking(rtc)) {
         /* Only the format may have changed: the registers are made anew when read. */
         time_to_registers(rtc, now);
