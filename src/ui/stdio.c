@@ -88,7 +88,6 @@ static void make_raw(void)
         return;
     raw = terminal.old;
     cfmakeraw(&raw);
-    raw.c_oflag |= terminal.old.c_oflag & OPOST; /* stderr's newlines stay newlines */
     terminal.raw = 1;
     hook_signals();
     tcsetattr(STDIN_FILENO, TCSANOW, &raw);
