@@ -17,6 +17,7 @@
 
 #define NS_PER_SECOND INT64_C(1000000000)
 #define DAY           86400
+#define SECONDS_MAX   INT64_C(8000000000)
 #define CMOS_SIZE     128
 #define UIP_NS        244000 /* UIP rises this long before an update */
 
@@ -127,7 +128,6 @@ static void time_to_registers(struct rtc *rtc, uint64_t ns)
 static void registers_to_time(struct rtc *rtc, uint64_t ns, int64_t fraction)
 {
     unsigned year = decode(rtc, rtc->cmos[CENTURY]) * 100 + decode(rtc, rtc->cmos[YEAR]);
-    year = MAX(1700, MIN(year, 2250)); /* what 64 bits of nanoseconds can hold */
     struct tm tm = {
         .tm_sec = (int)decode(rtc, rtc->cmos[SECONDS]),
         .tm_min = (int)decode(rtc, rtc->cmos[MINUTES]),
@@ -136,7 +136,10 @@ static void registers_to_time(struct rtc *rtc, uint64_t ns, int64_t fraction)
         .tm_mon = (int)decode(rtc, rtc->cmos[MONTH]) - 1,
         .tm_year = (int)year - 1900,
     };
-    rtc->base_ns = timegm(&tm) * NS_PER_SECOND + fraction - (int64_t)ns;
+    /* The guest can ask for any year: keep to what 64 bits of nanoseconds hold, with room to run.
+     */
+    int64_t seconds = MAX(-SECONDS_MAX, MIN(timegm(&tm), SECONDS_MAX));
+    rtc->base_ns = seconds * NS_PER_SECOND + fraction - (int64_t)ns;
     rtc->kept_base_ns = rtc->base_ns;
 }
 
