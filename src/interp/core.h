@@ -130,6 +130,9 @@ struct interp {
 
     uint64_t large_low[2], large_high[2]; /* where large pages were entered, by half */
 
+    ZydisDecoder decoders[(ZYDIS_MACHINE_MODE_MAX_VALUE + 1) * 3]; /* by mode and stack width */
+    uint32_t decoders_ready;
+
     struct interp_stats stats;
     uint8_t *arena;
     uint64_t arena_used;

@@ -120,17 +120,34 @@ static void setup_decoder(const struct vcpu *cpu, ZydisDecoder *decoder)
     static const ZydisStackWidth widths[] = {
         [1] = ZYDIS_STACK_WIDTH_16, [2] = ZYDIS_STACK_WIDTH_32, [4] = ZYDIS_STACK_WIDTH_64};
     const struct cpuid_table *table = &cpu->machine->cpuid;
+    const struct {
+        ZydisDecoderMode mode;
+        bool enabled;
+    } modes[] = {
+        /* What is not offered decodes as what older processors make of the same bytes. */
+        {ZYDIS_DECODER_MODE_CET, false},
+        {ZYDIS_DECODER_MODE_MPX, false},
+        {ZYDIS_DECODER_MODE_CLDEMOTE, false},
+        {ZYDIS_DECODER_MODE_LZCNT, CPUID_HAS(table, 0x80000001, 0, ecx, 5)},
+        {ZYDIS_DECODER_MODE_TZCNT, CPUID_HAS(table, 7, 0, ebx, 3)},
+        {ZYDIS_DECODER_MODE_WBNOINVD, CPUID_HAS(table, 0x80000008, 0, ebx, 9)},
+        {ZYDIS_DECODER_MODE_AMD_BRANCHES, table->vendor == VENDOR_AMD},
+    };
     ZydisDecoderInit(decoder, machine_mode(cpu), widths[cpu->interp->mode.stack_bits / 16]);
-    /* What is not offered decodes as what older processors make of the same bytes. */
-    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
-    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
-    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_LZCNT,
-                           CPUID_HAS(table, 0x80000001, 0, ecx, 5));
-    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_TZCNT, CPUID_HAS(table, 7, 0, ebx, 3));
-    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_WBNOINVD,
-                           CPUID_HAS(table, 0x80000008, 0, ebx, 9));
-    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_AMD_BRANCHES, table->vendor == VENDOR_AMD);
+    for (unsigned i = 0; i < ARRAY_SIZE(modes); i++)
+        ZydisDecoderEnableMode(decoder, modes[i].mode, modes[i].enabled);
+}
+
+/* Set up once for each mode. */
+static const ZydisDecoder *decoder_of_mode(const struct vcpu *cpu)
+{
+    struct interp *in = cpu->interp;
+    unsigned slot = (unsigned)machine_mode(cpu) * 3 + size_log2(in->mode.stack_bits / 16);
+    if (!(in->decoders_ready >> slot & 1)) {
+        setup_decoder(cpu, &in->decoders[slot]);
+        in->decoders_ready |= BIT(slot);
+    }
+    return &in->decoders[slot];
 }
 
 static void op_too_long(struct vcpu *cpu, const struct op *op)
@@ -149,11 +166,9 @@ unsigned interp_decode(struct vcpu *cpu, const uint8_t *bytes, unsigned len, str
                        bool *ends_block)
 {
     static bind_fn *const families[] = {bind_integer, bind_string, bind_system, bind_vector};
-    ZydisDecoder decoder;
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    setup_decoder(cpu, &decoder);
-    ZyanStatus status = ZydisDecoderDecodeFull(&decoder, bytes, len, &insn, operands);
+    ZyanStatus status = ZydisDecoderDecodeFull(decoder_of_mode(cpu), bytes, len, &insn, operands);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return 0;
     if (!ZYAN_SUCCESS(status)) {

@@ -400,6 +400,7 @@ static enum vcpu_exit run(struct vcpu *cpu, bool once, struct tv_error *err)
     /* From here on, locals that change are not looked at after a longjmp. */
     if (setjmp(in->head.unwind)) {
         cpu->in_single_step = false;
+        cpu->int_shadow = 0;
         interp_take_fault(cpu);
         in->block = NULL;
         if (in->single && debugger_stops(cpu, &exit))

@@ -175,8 +175,12 @@ void *interp_host(struct vcpu *cpu, const struct op *op, uint64_t linear, unsign
 
 void interp_flush_tlb(struct vcpu *cpu);                   /* everything, global pages too */
 void interp_flush_page(struct vcpu *cpu, uint64_t linear); /* INVLPG */
-/* CR0, CR3, CR4, EFER, CPL, segment or flags changed: drop what depends on it and recompute cached
- * modes. */
+/*
+ * CR0, CR3, CR4, EFER, PKRU, CPL, a segment, or AC or VM in the flags changed: drop what depends on
+ * it and recompute cached modes. It compares with what it saw last: where the architecture flushes
+ * though nothing changed (MOV CR3 with the same value), call interp_flush_tlb() too. The op that
+ * calls it ends its block.
+ */
 void interp_mode_changed(struct vcpu *cpu);
 
 /* ---- Exceptions and interrupts: exception.c ---- */

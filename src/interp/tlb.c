@@ -332,6 +332,15 @@ void interp_load_bytes(struct vcpu *cpu, const struct op *op, uint64_t linear, v
 void interp_store_bytes(struct vcpu *cpu, const struct op *op, uint64_t linear, const void *buf,
                         unsigned len)
 {
+    struct interp *in = cpu->interp;
+    const struct tlb_write_entry *e = &in->wr[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    if (tlb_hit(in, e->tag, linear, len)) {
+        void *host = (void *)(uintptr_t)(linear + e->addend);
+        memcpy(host, buf, len);
+        if (UNLIKELY(*(const volatile uint8_t *)e->flags))
+            interp_written(cpu, op, host, len);
+        return;
+    }
     store_any(cpu, op, linear, buf, len, access_flags(cpu, true));
 }
 
