@@ -7,8 +7,11 @@
 
 #include "ui/chardev.h"
 
-#define QUEUE_SIZE 65536
-#define TYPED_SIZE 1024
+#define QUEUE_SIZE    65536
+#define TYPED_SIZE    1024
+
+/* How often to look for what no descriptor tells. */
+#define LOOK_AGAIN_MS 200
 
 struct backend_ops {
     bool carrier_at_start; /* somebody is always at the other end */

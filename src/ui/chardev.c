@@ -189,7 +189,9 @@ static void *thread_main(void *opaque)
         pthread_mutex_unlock(&dev->lock);
         if (stop)
             break;
-        if (poll(fds, ARRAY_SIZE(fds), dev->poll_ms) < 0 && errno != EINTR)
+        /* A client whose input nobody takes may leave, which its descriptor would not tell now. */
+        int wait_ms = dev->input_waits && dev->ops->polled ? LOOK_AGAIN_MS : dev->poll_ms;
+        if (poll(fds, ARRAY_SIZE(fds), wait_ms) < 0 && errno != EINTR)
             break;
         if (fds[0].revents) {
             uint64_t count;

@@ -14,8 +14,6 @@
 #include "ui/backend.h"
 #include "util/error.h"
 
-#define LOOK_AGAIN_MS 200
-
 static int pty_open(struct chardev *dev, const char *path, struct tv_error *err)
 {
     int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);

@@ -65,9 +65,9 @@ static void hang_up(struct chardev *dev)
 static void polled(struct chardev *dev, short events)
 {
     if (dev->connected && dev->input_waits) {
-        /* A guest that does not read must not keep a gone client's place. */
-        struct pollfd fd = {.fd = dev->in_fd};
-        if (poll(&fd, 1, 0) > 0 && (fd.revents & (POLLHUP | POLLERR))) {
+        /* What a client left behind is kept for the guest, until the next one comes. */
+        struct pollfd fds[] = {{.fd = dev->in_fd}, {.fd = dev->listen_fd, .events = POLLIN}};
+        if (poll(fds, 2, 0) == 2 && (fds[0].revents & (POLLHUP | POLLERR))) {
             dev->input_waits = false;
             hang_up(dev);
         }

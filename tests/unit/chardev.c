@@ -163,6 +163,35 @@ static void test_socket(const char *dir)
         chardev_close(dev);
     }
     CHECK(access(path, F_OK) < 0);
+
+    /* The guest reads nothing: what a client sends waits for it, even after the client has gone. */
+    struct chardev *dev = chardev_open(TV_SERIAL_UNIX, path, NULL, NULL, &err);
+    clear_front();
+    front.room = 0;
+    chardev_attach(dev, &ops, NULL);
+    int fd = connect_to(path);
+    CHECK(write(fd, "kept", 4) == 4);
+    EVENTUALLY(front.carrier);
+    close(fd);
+    usleep(50000);
+    clear_front();
+    chardev_receive_ready(dev);
+    EVENTUALLY(received("kept"));
+    /* But a next client does not have to wait for a guest that hangs. */
+    clear_front();
+    front.room = 0;
+    fd = connect_to(path);
+    CHECK(write(fd, "gone", 4) == 4);
+    EVENTUALLY(front.carrier);
+    close(fd);
+    fd = connect_to(path);
+    for (int i = 0; i < 100; i++) {
+        chardev_write(dev, ".", 1);
+        usleep(10000);
+    }
+    CHECK(reads(fd, "...."));
+    close(fd);
+    chardev_close(dev);
     CHECK(!chardev_open(TV_SERIAL_UNIX, "", NULL, NULL, &err));
 }
 
