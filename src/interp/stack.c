@@ -101,28 +101,35 @@ static void popa(struct vcpu *cpu, const struct op *op)
     NEXT(cpu, op);
 }
 
-/* imm: bytes of locals; aux: nesting level (0..31). */
+static uint64_t frame_linear(struct vcpu *cpu, const struct op *op, uint64_t offset)
+{
+    if (cpu->interp->stack_flat)
+        return offset;
+    return interp_linear(cpu, op, SS, offset, op->size, false);
+}
+
+/*
+ * imm: bytes of locals; aux: nesting level (0..31). The display is copied entry by entry, so one
+ * that overlaps the new frame smears as it does on the processor.
+ */
 static void enter(struct vcpu *cpu, const struct op *op)
 {
     unsigned size = op->size, level = op->aux;
     uint64_t mask = cpu->interp->stack_mask;
     uint64_t frame = cpu->gpr[RSP] - size; /* where the old rBP goes */
-    uint64_t display[32] = {0};
-    for (unsigned i = 1; i < level; i++) {
-        uint64_t offset = (cpu->gpr[RBP] - (uint64_t)i * size) & mask;
-        uint64_t linear =
-            cpu->interp->stack_flat ? offset : interp_linear(cpu, op, SS, offset, size, false);
-        display[i] = interp_load(cpu, op, linear, size);
-    }
     unsigned slots = level ? level + 1 : 1;
-    for (unsigned i = 0; i < slots; i++)
-        interp_probe_write(cpu, op, stack_linear(cpu, op, -(int64_t)((i + 1) * size), size, true),
-                           size);
-    /* The new stack top must be writable, or nothing happens. */
     uint64_t drop = slots * size + op->imm;
+    /* The new stack top must be writable too, or nothing happens. */
     interp_probe_write(cpu, op, stack_linear(cpu, op, -(int64_t)drop, size, true), size);
     for (unsigned i = 0; i < slots; i++) {
-        uint64_t value = i == 0 ? cpu->gpr[RBP] : i < level ? display[i] : frame & mask;
+        uint64_t value;
+        if (i == 0)
+            value = cpu->gpr[RBP];
+        else if (i == level)
+            value = frame & mask;
+        else
+            value = interp_load(
+                cpu, op, frame_linear(cpu, op, (cpu->gpr[RBP] - (uint64_t)i * size) & mask), size);
         interp_store(cpu, op, stack_linear(cpu, op, -(int64_t)((i + 1) * size), size, true), size,
                      value);
     }
