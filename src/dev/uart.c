@@ -257,8 +257,7 @@ static void write_fcr(struct uart *u, uint8_t value)
     if (value & FCR_CLEAR_TX) {
         u->tx_count = 0;
         u->stalled = false;
-        if (!(u->lsr & LSR_THRE))
-            u->tx_interrupt = true;
+        u->tx_interrupt = true;
         u->lsr |= LSR_THRE | LSR_TEMT;
     }
 }
