@@ -4,10 +4,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -254,6 +257,35 @@ static void test_terminal(void)
     close(old_in), close(old_out), close(slave), close(master);
 }
 
+/* A signal that ends the process leaves the terminal as it was. */
+static void test_fatal_signal(void)
+{
+    struct tv_error err;
+    struct termios before, during, after;
+    int master = posix_openpt(O_RDWR | O_NOCTTY), ready[2], status = 0;
+    CHECK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0 && pipe(ready) == 0);
+    int slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+    CHECK(tcgetattr(slave, &before) == 0 && (before.c_lflag & ICANON));
+
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(slave, 0), dup2(slave, 1);
+        struct chardev *dev = chardev_open(TV_SERIAL_STDIO, NULL, on_quit, NULL, &err);
+        chardev_attach(dev, &ops, NULL);
+        if (write(ready[1], "x", 1) == 1)
+            pause();
+        _exit(0);
+    }
+    CHECK(reads(ready[0], "x"));
+    CHECK(tcgetattr(slave, &during) == 0 && !(during.c_lflag & (ICANON | ECHO | ISIG)));
+    kill(child, SIGTERM);
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    CHECK(tcgetattr(slave, &after) == 0 && after.c_lflag == before.c_lflag &&
+          after.c_iflag == before.c_iflag && after.c_oflag == before.c_oflag);
+    close(slave), close(master), close(ready[0]), close(ready[1]);
+}
+
 /* stdin and stdout are pipes. */
 static void test_pipes(void)
 {
@@ -301,6 +333,7 @@ int main(void)
     test_socket(dir);
     test_pty();
     test_terminal();
+    test_fatal_signal();
     test_pipes();
     rmdir(dir);
     return check_result();
