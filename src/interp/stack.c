@@ -116,7 +116,10 @@ static void enter(struct vcpu *cpu, const struct op *op)
 {
     unsigned size = op->size, level = op->aux;
     uint64_t mask = cpu->interp->stack_mask;
-    uint64_t frame = cpu->gpr[RSP] - size; /* where the old rBP goes */
+    /* Where the old rBP goes; with a 16-bit stack it has the upper part of ESP. */
+    uint64_t frame = (cpu->gpr[RSP] - size) & mask;
+    if (mask == 0xffff)
+        frame |= (uint32_t)cpu->gpr[RSP] & ~mask;
     unsigned slots = level ? level + 1 : 1;
     uint64_t drop = slots * size + op->imm;
     /* The new stack top must be writable too, or nothing happens. */
@@ -126,7 +129,7 @@ static void enter(struct vcpu *cpu, const struct op *op)
         if (i == 0)
             value = cpu->gpr[RBP];
         else if (i == level)
-            value = frame & mask;
+            value = frame;
         else
             value = interp_load(
                 cpu, op, frame_linear(cpu, op, (cpu->gpr[RBP] - (uint64_t)i * size) & mask), size);
