@@ -55,7 +55,8 @@ struct tlb_exec_entry {
 /* Which tables apply. */
 enum tlb_context { TLB_SUPERVISOR, TLB_SUPERVISOR_AC, TLB_USER, TLB_CONTEXTS };
 
-/* What a block depends on beside its bytes: struct code_mode, flatness, single steps. */
+/* What a block depends on beside its bytes: struct code_mode, flatness, single steps, and whether
+ * real or virtual-8086 mode leaves instructions out. */
 typedef uint8_t mode_key;
 #define BLOCK_DEAD 0xff /* mode of a block that was overwritten (interp_written): never found */
 

@@ -61,7 +61,7 @@ void interp_mode_changed(struct vcpu *cpu)
     in->flat = in->mode.bits == 64 ||
                (in->stack_flat && segment_flat(&cpu->seg[DS]) && segment_flat(&cpu->seg[ES]));
     in->mode_key = (uint8_t)(in->mode.bits / 16 - 1) | (uint8_t)((in->mode.stack_bits / 16) << 2) |
-                   (in->flat ? 0x20 : 0);
+                   (in->flat ? 0x20 : 0) | (protected ? 0 : 0x80);
 
     if (cpu->cpl == 3)
         in->context = TLB_USER;

@@ -56,7 +56,7 @@ struct bare *bare_new(void)
     struct tv_error err = {0};
     struct bare *b = calloc(1, sizeof *b);
     b->m = calloc(1, sizeof *b->m);
-    b->m->mem = physmem_create(BARE_RAM, false, &err);
+    b->m->mem = physmem_create(BARE_RAM, true, &err);
     pthread_mutex_init(&b->lock, NULL);
     bus_init(&b->m->mmio, &b->lock);
     bus_init(&b->m->pio, &b->lock);
@@ -94,11 +94,26 @@ struct bare *bare_new(void)
     return b;
 }
 
+struct vcpu *bare_second_cpu(struct bare *b, uint64_t stack)
+{
+    struct tv_error err = {0};
+    struct vcpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof *cpu, (size_t)64));
+    memcpy(cpu, b->cpu, sizeof *cpu);
+    cpu->interp = NULL;
+    cpu->index = b->m->vcpu_count;
+    cpu->gpr[RSP] = stack;
+    b->m->vcpus[b->m->vcpu_count++] = cpu;
+    CHECK(!interp_engine.vcpu_init(cpu, &err));
+    return cpu;
+}
+
 void bare_free(struct bare *b)
 {
-    interp_engine.vcpu_fini(b->cpu);
+    for (unsigned i = 0; i < b->m->vcpu_count; i++) {
+        interp_engine.vcpu_fini(b->m->vcpus[i]);
+        free(b->m->vcpus[i]);
+    }
     physmem_destroy(b->m->mem);
-    free(b->cpu);
     free(b->m);
     free(b);
 }

@@ -32,6 +32,8 @@ struct bare {
     CHECK(physmem_write((b)->m->mem, (at), name##_start, (uint64_t)(name##_end - name##_start)))
 
 struct bare *bare_new(void);
+/* One more vCPU in the state of the first, for the test to run in a thread of its own. */
+struct vcpu *bare_second_cpu(struct bare *b, uint64_t stack);
 void bare_free(struct bare *b);
 /* Map one 4 KiB page with PTE_* flags (0 unmaps). Flushes nothing. */
 void bare_map(struct bare *b, uint64_t linear, uint64_t gpa, uint64_t flags);
