@@ -1,5 +1,6 @@
 /* The TLB, and accesses that cross pages, miss RAM or fault midway. */
 #include "bare.h"
+#include "interp/op.h"
 
 #define RW (PTE_P | PTE_RW)
 

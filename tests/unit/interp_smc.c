@@ -1,5 +1,6 @@
 /* Self-modifying code, code changed by devices, and instructions that straddle pages. */
 #include "bare.h"
+#include "interp/op.h"
 
 /* The store overwrites the immediate of an instruction further on in its own block. */
 GUEST(within_block, "movl $0x22222222, within_block_patch - within_block_start + 0x400000 + 1\n"
