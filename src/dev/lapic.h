@@ -56,7 +56,7 @@ bool lapics_deliver(struct lapics *all, const struct apic_message *message);
 void lapics_on_eoi(struct lapics *all, void (*eoi)(void *opaque, uint8_t vector), void *opaque);
 /* The 8259's INTR output, wired to LINT0 of the bootstrap processor (virtual wire mode), and how a
  * vCPU acknowledges it (returns the vector). Device lock held for set; taken by the acknowledge. */
-void lapics_set_extint(struct lapics *all, void *opaque, int level);
+void lapics_set_extint(struct lapics *all, int level);
 void lapics_on_extint_ack(struct lapics *all, int (*ack)(void *opaque), void *opaque);
 
 /* Highest-priority deliverable interrupt: moves it from request to in-service. -1: none. vCPU's

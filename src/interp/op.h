@@ -75,6 +75,7 @@ struct fault {
 struct interp_head {
     jmp_buf unwind;     /* where interp_raise() goes */
     struct fault fault; /* what it recorded */
+    uint64_t return_rip; /* what INT n pushes: vcpu.rip stays its own, for faults on the way in */
     int delivering;     /* vector whose delivery is under way, -1: none; for double faults */
 };
 

@@ -1,7 +1,9 @@
-/* Segment registers: descriptors, loads with their checks, and the instructions that look at descriptors. */
+/* Segment registers: descriptors, loads with their checks, and the instructions that look at
+ * descriptors. */
 #include "interp/system.h"
 
-bool descriptor_fetch(struct vcpu *cpu, const struct op *op, uint16_t selector, descriptor *d, uint64_t *address)
+bool descriptor_fetch(struct vcpu *cpu, const struct op *op, uint16_t selector, descriptor *d,
+                      uint64_t *address)
 {
     uint64_t base = cpu->gdtr.base;
     uint32_t limit = cpu->gdtr.limit;
@@ -23,8 +25,8 @@ bool descriptor_fetch(struct vcpu *cpu, const struct op *op, uint16_t selector, 
     return true;
 }
 
-descriptor descriptor_need(struct vcpu *cpu, const struct op *op, uint16_t selector, enum vector vector, unsigned ext,
-                           uint64_t *address)
+descriptor descriptor_need(struct vcpu *cpu, const struct op *op, uint16_t selector,
+                           enum vector vector, unsigned ext, uint64_t *address)
 {
     descriptor d;
     if (!descriptor_fetch(cpu, op, selector, &d, address))
@@ -32,7 +34,8 @@ descriptor descriptor_need(struct vcpu *cpu, const struct op *op, uint16_t selec
     return d;
 }
 
-void descriptor_mark_accessed(struct vcpu *cpu, const struct op *op, uint64_t address, descriptor *d)
+void descriptor_mark_accessed(struct vcpu *cpu, const struct op *op, uint64_t address,
+                              descriptor *d)
 {
     if (*d >> 40 & 1)
         return;
@@ -62,7 +65,8 @@ void segment_load_real(struct vcpu *cpu, unsigned seg, uint16_t selector)
         s->attr = SEG_P | SEG_S | SEG_WRITE | SEG_ACCESSED | 3u << SEG_DPL_SHIFT;
     } else if (seg == CS) {
         /* Real mode keeps the limit and the size that protected mode left ("unreal mode"). */
-        s->attr = (s->attr & (SEG_G | SEG_DB)) | SEG_P | SEG_S | SEG_WRITE | SEG_ACCESSED | SEG_CODE;
+        s->attr =
+            (s->attr & (SEG_G | SEG_DB)) | SEG_P | SEG_S | SEG_WRITE | SEG_ACCESSED | SEG_CODE;
     } else {
         s->attr = (s->attr & (SEG_G | SEG_DB)) | SEG_P | SEG_S | SEG_WRITE | SEG_ACCESSED;
     }
@@ -82,14 +86,15 @@ static void load_null(struct vcpu *cpu, unsigned seg, uint16_t selector)
         s->attr |= (uint32_t)cpu->cpl << SEG_DPL_SHIFT;
 }
 
-struct segment segment_check_stack(struct vcpu *cpu, const struct op *op, uint16_t selector, unsigned cpl,
-                                   enum vector vector, unsigned ext)
+struct segment segment_check_stack(struct vcpu *cpu, const struct op *op, uint16_t selector,
+                                   unsigned cpl, enum vector vector, unsigned ext)
 {
     uint64_t address;
     if (selector_null(selector))
         interp_raise_error(cpu, op, vector, ext);
     descriptor d = descriptor_need(cpu, op, selector, vector, ext, &address);
-    if ((selector & 3u) != cpl || desc_dpl(d) != cpl || !desc_s(d) || desc_is_code(d) || !(desc_type(d) & 2))
+    if ((selector & 3u) != cpl || desc_dpl(d) != cpl || !desc_s(d) || desc_is_code(d) ||
+        !(desc_type(d) & 2))
         interp_raise_error(cpu, op, vector, (selector & ~3u) | ext);
     if (!desc_present(d))
         interp_raise_error(cpu, op, VEC_SS, (selector & ~3u) | ext);
@@ -117,7 +122,8 @@ void segment_load(struct vcpu *cpu, const struct op *op, unsigned seg, uint16_t 
     descriptor d = descriptor_need(cpu, op, selector, VEC_GP, 0, &address);
     bool readable = desc_s(d) && (!desc_is_code(d) || (desc_type(d) & 2));
     bool conforming_code = desc_is_code(d) && desc_conforming(d);
-    if (!readable || (!conforming_code && (desc_dpl(d) < (selector & 3u) || desc_dpl(d) < cpu->cpl)))
+    if (!readable ||
+        (!conforming_code && (desc_dpl(d) < (selector & 3u) || desc_dpl(d) < cpu->cpl)))
         interp_raise_error(cpu, op, VEC_GP, selector & ~3u);
     if (!desc_present(d))
         interp_raise_error(cpu, op, VEC_NP, selector & ~3u);
@@ -146,8 +152,8 @@ void segment_set_cs(struct vcpu *cpu, uint16_t selector, descriptor d, unsigned 
 
 /* ---- Stacks ---- */
 
-struct stack stack_of(struct vcpu *cpu, const struct op *op, const struct segment *ss, uint64_t sp, unsigned cpl,
-                      uint32_t error)
+struct stack stack_of(struct vcpu *cpu, const struct op *op, const struct segment *ss, uint64_t sp,
+                      unsigned cpl, uint32_t error)
 {
     return (struct stack){.cpu = cpu,
                           .op = op,
@@ -183,7 +189,8 @@ static uint64_t stack_linear(const struct stack *s, uint64_t offset, unsigned si
         return offset;
     }
     bool down = (s->attr & (SEG_CODE | SEG_DOWN | SEG_S)) == (SEG_DOWN | SEG_S);
-    bool bad = down ? offset <= s->limit || last > (s->attr & SEG_DB ? 0xffffffffu : 0xffffu) : last > s->limit;
+    bool bad = down ? offset <= s->limit || last > (s->attr & SEG_DB ? 0xffffffffu : 0xffffu)
+                    : last > s->limit;
     if (bad)
         interp_raise_error(s->cpu, s->op, s->vector, s->error);
     return (uint32_t)(s->base + offset);
@@ -219,7 +226,8 @@ void stack_commit(const struct stack *s)
         *rsp = (uint32_t)s->sp;
 }
 
-void tss_inner_stack(struct vcpu *cpu, const struct op *op, unsigned cpl, unsigned ext, uint16_t *ss, uint64_t *sp)
+void tss_inner_stack(struct vcpu *cpu, const struct op *op, unsigned cpl, unsigned ext,
+                     uint16_t *ss, uint64_t *sp)
 {
     uint64_t base = cpu->tr.base;
     uint32_t at, last;
@@ -264,13 +272,16 @@ uint64_t system_read_rm(struct vcpu *cpu, const struct op *op, unsigned size)
 {
     if (!(op->aux2 & OPERAND_MEMORY))
         return cpu->gpr[op->dst] & bytes_mask(size);
-    return interp_load(cpu, op, interp_linear(cpu, op, op->seg, op_effective_address(cpu, op), size, false), size);
+    return interp_load(
+        cpu, op, interp_linear(cpu, op, op->seg, op_effective_address(cpu, op), size, false), size);
 }
 
 void system_write_rm(struct vcpu *cpu, const struct op *op, unsigned size, uint64_t value)
 {
     if (op->aux2 & OPERAND_MEMORY)
-        interp_store(cpu, op, interp_linear(cpu, op, op->seg, op_effective_address(cpu, op), size, true), size, value);
+        interp_store(cpu, op,
+                     interp_linear(cpu, op, op->seg, op_effective_address(cpu, op), size, true),
+                     size, value);
     else
         reg_set(cpu, op->dst, 0, size, value);
 }
@@ -412,7 +423,8 @@ static void op_str(struct vcpu *cpu, const struct op *op)
 }
 
 /* The upper half of a 16-byte system descriptor in long mode: base bits 63..32, type 0. */
-static uint64_t upper_base(struct vcpu *cpu, const struct op *op, uint16_t selector, uint64_t address)
+static uint64_t upper_base(struct vcpu *cpu, const struct op *op, uint16_t selector,
+                           uint64_t address)
 {
     uint32_t limit = selector & 4 ? cpu->ldtr.limit : cpu->gdtr.limit;
     if ((selector & ~7u) + 15 > limit)
@@ -473,8 +485,10 @@ static void op_ltr(struct vcpu *cpu, const struct op *op)
     NEXT(cpu, op);
 }
 
-/* May a program at CPL with this RPL look at the segment? System types that LAR and LSL know are in `types`. */
-static bool visible(struct vcpu *cpu, const struct op *op, uint16_t selector, uint32_t types, descriptor *d)
+/* May a program at CPL with this RPL look at the segment? System types that LAR and LSL know are in
+ * `types`. */
+static bool visible(struct vcpu *cpu, const struct op *op, uint16_t selector, uint32_t types,
+                    descriptor *d)
 {
     if (selector_null(selector) || !descriptor_fetch(cpu, op, selector, d, NULL))
         return false;
@@ -551,7 +565,8 @@ static void op_arpl(struct vcpu *cpu, const struct op *op)
         at = interp_linear(cpu, op, op->seg, op_effective_address(cpu, op), 2, true);
         interp_probe_write(cpu, op, at, 2);
     }
-    uint16_t value = (uint16_t)(op->aux2 & OPERAND_MEMORY ? interp_load(cpu, op, at, 2) : cpu->gpr[op->dst]);
+    uint16_t value =
+        (uint16_t)(op->aux2 & OPERAND_MEMORY ? interp_load(cpu, op, at, 2) : cpu->gpr[op->dst]);
     unsigned rpl = cpu->gpr[op->src] & 3;
     bool adjust = (value & 3u) < rpl;
     if (adjust) {
@@ -567,7 +582,8 @@ static void op_arpl(struct vcpu *cpu, const struct op *op)
 
 static bool segment_register(const ZydisDecodedOperand *o, uint64_t *seg)
 {
-    if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || o->reg.value < ZYDIS_REGISTER_ES || o->reg.value > ZYDIS_REGISTER_GS)
+    if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || o->reg.value < ZYDIS_REGISTER_ES ||
+        o->reg.value > ZYDIS_REGISTER_GS)
         return false;
     *seg = o->reg.value - ZYDIS_REGISTER_ES;
     return true;
@@ -607,8 +623,11 @@ bool bind_segment(struct decode *d, struct op *op)
     static const struct {
         ZydisMnemonic mnemonic;
         uint8_t seg;
-    } far_loads[] = {{ZYDIS_MNEMONIC_LDS, DS}, {ZYDIS_MNEMONIC_LES, ES}, {ZYDIS_MNEMONIC_LFS, FS},
-                     {ZYDIS_MNEMONIC_LGS, GS}, {ZYDIS_MNEMONIC_LSS, SS}};
+    } far_loads[] = {{ZYDIS_MNEMONIC_LDS, DS},
+                     {ZYDIS_MNEMONIC_LES, ES},
+                     {ZYDIS_MNEMONIC_LFS, FS},
+                     {ZYDIS_MNEMONIC_LGS, GS},
+                     {ZYDIS_MNEMONIC_LSS, SS}};
     ZydisMnemonic mnemonic = d->insn->mnemonic;
     uint8_t shift;
 

@@ -39,7 +39,7 @@ static struct irq_line isa_irq(struct tv_vm *vm, int irq)
 static void set_extint(void *opaque, int pin, int level)
 {
     (void)pin;
-    lapics_set_extint(opaque, opaque, level);
+    lapics_set_extint(opaque, level);
 }
 
 static void quit_from_console(void *vm)
