@@ -8,7 +8,6 @@
  */
 #include "dev/debug_exit.h"
 #include "dev/debugcon.h"
-#include "dev/hpet.h"
 #include "dev/i8042.h"
 #include "dev/ioapic.h"
 #include "dev/pci.h"
@@ -75,7 +74,6 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     port80_create(env);
     debugcon_create(env, NULL);
     pvpanic_create(env);
-    hpet_create(env, isa_irq(vm, 0), isa_irq(vm, 8), vm->ioapic);
 
     struct pci_wiring wiring = {0};
     for (int irq = 0; irq < 16; irq++)
@@ -102,8 +100,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
                                      .append = c->append,
                                      .initrds = c->initrds,
                                      .vcpus = c->vcpus,
-                                     .long_mode = CPUID_HAS(&m->cpuid, 0x80000001, 0, edx, 29),
-                                     .hpet = true};
+                                     .long_mode = CPUID_HAS(&m->cpuid, 0x80000001, 0, edx, 29)};
     vm->boot = boot_open(&boot, m->mem, err);
     return vm->boot ? 0 : -1;
 }

@@ -1,0 +1,19 @@
+/* What the vector families share. */
+#ifndef TRIVISOR_INTERP_VECTOR_H
+#define TRIVISOR_INTERP_VECTOR_H
+
+#include "interp/core.h"
+
+bind_fn bind_xsave;  /* xsave.c: state, control words */
+bind_fn bind_native; /* native.c: everything that computes */
+
+/* #NM where x87 is emulated or not this task's. */
+void vector_check_x87(struct vcpu *cpu, const struct op *op);
+/* #MF where an earlier x87 instruction left an unmasked exception. */
+void vector_check_x87_pending(struct vcpu *cpu, const struct op *op);
+/* #UD or #NM where SSE cannot be used. */
+void vector_check_sse(struct vcpu *cpu, const struct op *op);
+/* Recompute ES and B of the status word from flags and masks. */
+void vector_normalize_fsw(struct vcpu *cpu);
+
+#endif
