@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cpu/machine.h"
+#include "dev/lapic.h"
 
 #define PAT_RESET UINT64_C(0x0007040600070406)
 
@@ -53,7 +54,10 @@ void cpu_reset(struct vcpu *cpu, bool init)
         cpu->pat = PAT_RESET;
         cpu->misc_enable = 1; /* fast strings */
         cpu->tsc_adjust = 0;
-        cpu->tsc_offset = -vclock_tsc(&cpu->machine->clock);
+        /* The time base starts with the machine; one offset for all keeps their TSCs in step. */
+        cpu->tsc_offset = 0;
+        if (cpu->lapic)
+            lapic_set_tsc_offset(cpu->lapic, 0);
         cpu->spec_ctrl = 0;
         cpu->mtrr_def_type = 0;
         memset(cpu->mtrr_fixed, 0, sizeof cpu->mtrr_fixed);

@@ -88,6 +88,8 @@ static uint64_t reserved_bits(const struct vcpu *cpu, const struct shape *shape,
         reserved |= PTE_NX;
     if (from_bottom == 3)
         reserved |= PTE_PS;
+    if (from_bottom == 2 && large && !CPUID_HAS(&cpu->machine->cpuid, 0x80000001, 0, edx, 26))
+        reserved |= PTE_PS; /* no pages of 1 GiB */
     if (large)
         reserved |= (BIT64(12 + 9 * from_bottom) - 1) & ~UINT64_C(0x1fff);
     return reserved;

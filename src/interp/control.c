@@ -186,7 +186,7 @@ static void op_mov_to_dr(struct vcpu *cpu, const struct op *op)
     if (number == 6)
         value = (value & 0xe00f) | 0xffff0ff0;
     else if (number == 7)
-        value = (value & 0xffff2bff) | 0x400;
+        value = (value & 0xffff23ff) | 0x400;
     cpu->dr[number] = value;
     atomic_fetch_or(&cpu->attention, ATT_DEBUG);
     finish(cpu, op);
@@ -434,14 +434,13 @@ bool bind_control(struct decode *d, struct op *op)
         op_fn *fn;
         bool ends;
     } table[] = {
-        {ZYDIS_MNEMONIC_CLTS, op_clts, true},        {ZYDIS_MNEMONIC_INVLPG, op_invlpg, true},
-        {ZYDIS_MNEMONIC_INVD, op_wbinvd, false},     {ZYDIS_MNEMONIC_WBINVD, op_wbinvd, false},
-        {ZYDIS_MNEMONIC_HLT, op_hlt, true},
-        {ZYDIS_MNEMONIC_RDMSR, op_rdmsr, false},     {ZYDIS_MNEMONIC_WRMSR, op_wrmsr, true},
-        {ZYDIS_MNEMONIC_RDTSC, op_rdtsc, false},     {ZYDIS_MNEMONIC_RDTSCP, op_rdtscp, false},
-        {ZYDIS_MNEMONIC_RDPMC, op_rdpmc, false},     {ZYDIS_MNEMONIC_CPUID, op_cpuid, false},
-        {ZYDIS_MNEMONIC_SWAPGS, op_swapgs, false},   {ZYDIS_MNEMONIC_RDPKRU, op_rdpkru, false},
-        {ZYDIS_MNEMONIC_WRPKRU, op_wrpkru, true},
+        {ZYDIS_MNEMONIC_CLTS, op_clts, true},      {ZYDIS_MNEMONIC_INVLPG, op_invlpg, true},
+        {ZYDIS_MNEMONIC_INVD, op_wbinvd, false},   {ZYDIS_MNEMONIC_WBINVD, op_wbinvd, false},
+        {ZYDIS_MNEMONIC_HLT, op_hlt, true},        {ZYDIS_MNEMONIC_RDMSR, op_rdmsr, false},
+        {ZYDIS_MNEMONIC_WRMSR, op_wrmsr, true},    {ZYDIS_MNEMONIC_RDTSC, op_rdtsc, false},
+        {ZYDIS_MNEMONIC_RDTSCP, op_rdtscp, false}, {ZYDIS_MNEMONIC_RDPMC, op_rdpmc, false},
+        {ZYDIS_MNEMONIC_CPUID, op_cpuid, false},   {ZYDIS_MNEMONIC_SWAPGS, op_swapgs, false},
+        {ZYDIS_MNEMONIC_RDPKRU, op_rdpkru, false}, {ZYDIS_MNEMONIC_WRPKRU, op_wrpkru, true},
     };
     static const struct {
         ZydisMnemonic mnemonic;

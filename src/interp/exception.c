@@ -10,6 +10,10 @@
 
 #include "interp/system.h"
 
+#define DR6_BD            BIT64(13)
+#define DR6_BS            BIT64(14)
+#define DR6_BT            BIT64(15)
+#define DR7_GD            BIT64(13)
 #define DELIVERING_BENIGN 0x100 /* an interrupt: a fault on its way is just that fault */
 
 enum { GATE_INTERRUPT_BIT = 1 }; /* type bit 0 clear: an interrupt gate, which clears IF */
@@ -88,11 +92,11 @@ static descriptor handler_code(struct vcpu *cpu, const struct event *e, const st
 }
 
 /* What is pushed as flags: a fault's image has RF set, so that the instruction is not stopped again
- * at its breakpoint. */
+ * at its breakpoint. At an instruction breakpoint itself that is the handler's choice. */
 static uint32_t pushed_flags(const struct vcpu *cpu, const struct event *e)
 {
     uint32_t flags = cpu_rflags(cpu);
-    if (e->kind == EVENT_FAULT)
+    if (e->kind == EVENT_FAULT && (e->vector != VEC_DB || (cpu->dr[6] & DR6_BD)))
         flags |= FLAG_RF;
     return flags;
 }
@@ -131,7 +135,7 @@ static void deliver_long(struct vcpu *cpu, const struct event *e)
                       .sp = sp & ~UINT64_C(15),
                       .mask = ~UINT64_C(0),
                       .flat64 = true,
-                      .system = cpl < 3,
+                      .system = inner,
                       .vector = VEC_SS,
                       .error = e->ext};
     stack_push(&s, 8, cpu->seg[SS].selector);
@@ -236,6 +240,8 @@ static void deliver_real(struct vcpu *cpu, const struct event *e)
  * own vector table. */
 bool interp_deliver_v86(struct vcpu *cpu, const struct op *op, uint8_t vector, uint64_t return_rip)
 {
+    if (cpu->tr.limit < 103)
+        return false;
     uint16_t map = (uint16_t)interp_load_system(cpu, op, cpu->tr.base + 102, 2);
     if (map < 32 || map - 32u + vector / 8u > cpu->tr.limit ||
         (interp_load_system(cpu, op, cpu->tr.base + map - 32 + vector / 8, 1) >> (vector & 7) & 1))
@@ -305,6 +311,8 @@ void interp_deliver(struct vcpu *cpu, enum event_kind kind, uint8_t vector, bool
     if (kind == EVENT_NMI)
         cpu->nmi_blocked = true;
     interp_mode_changed(cpu);
+    if (cpu->pending_db & DR6_BT) /* a task gate's TSS has T set: before its first instruction */
+        interp_take_debug_trap(cpu);
 }
 
 static bool contributory(int vector)
@@ -336,7 +344,7 @@ void interp_take_fault(struct vcpu *cpu)
     if (first >= 0 && makes_double_fault(first, f.vector))
         f = (struct fault){.vector = VEC_DF, .has_error = true};
     if (f.vector == VEC_DB)
-        cpu->dr[7] &= ~UINT64_C(0x2000); /* GD */
+        cpu->dr[7] &= ~DR7_GD;
     interp_deliver(cpu, EVENT_FAULT, f.vector, f.has_error && !cpu_real_mode(cpu), f.error);
 }
 
@@ -344,12 +352,12 @@ void interp_take_debug_trap(struct vcpu *cpu)
 {
     uint64_t hits = cpu->pending_db;
     if (cpu->in_single_step)
-        hits |= BIT64(14); /* BS */
+        hits |= DR6_BS;
     cpu->pending_db = 0;
     cpu->in_single_step = false;
     if (!hits)
         return;
     cpu->dr[6] = (cpu->dr[6] & ~UINT64_C(0xf)) | hits;
-    cpu->dr[7] &= ~UINT64_C(0x2000);
+    cpu->dr[7] &= ~DR7_GD;
     interp_deliver(cpu, EVENT_TRAP, VEC_DB, false, 0);
 }

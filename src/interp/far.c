@@ -82,6 +82,8 @@ static struct call_gate read_call_gate(struct vcpu *cpu, const struct op *op, ui
     if (g.size == 2)
         g.offset &= 0xffff;
     if (cpu_long_mode(cpu)) {
+        if ((selector & ~7u) + 15 > (selector & 4 ? cpu->ldtr.limit : cpu->gdtr.limit))
+            interp_raise_error(cpu, op, VEC_GP, error);
         uint64_t high = interp_load_system(cpu, op, address + 8, 8);
         if (high >> 40 & 0x1f)
             interp_raise_error(cpu, op, VEC_GP, error);
@@ -286,7 +288,6 @@ static descriptor return_code(struct vcpu *cpu, const struct op *op, const struc
     check_long_code(cpu, op, f->cs, d);
     if (!desc_present(d))
         interp_raise_error(cpu, op, VEC_NP, f->cs & ~3u);
-    check_target(cpu, op, d, f->rip);
     return d;
 }
 
@@ -335,6 +336,7 @@ static void op_ret_far(struct vcpu *cpu, const struct op *op)
         uint64_t sp = stack_pop(&s, size);
         uint16_t selector = (uint16_t)stack_pop(&s, size);
         struct segment ss = return_stack(cpu, op, selector, d, cpl);
+        check_target(cpu, op, d, f.rip);
         descriptor_mark_accessed(cpu, op, address, &d);
         cpu->rip = f.rip;
         segment_set_cs(cpu, f.cs, d, cpl);
@@ -342,6 +344,7 @@ static void op_ret_far(struct vcpu *cpu, const struct op *op)
         set_sp(cpu, sp + op->imm, d, &ss);
         segment_drop_inner(cpu);
     } else {
+        check_target(cpu, op, d, f.rip);
         descriptor_mark_accessed(cpu, op, address, &d);
         stack_commit(&s);
         cpu->rip = f.rip;
@@ -421,7 +424,9 @@ static void iret_to_v86(struct vcpu *cpu, struct stack *s, const struct return_f
     uint16_t ds = (uint16_t)stack_pop(s, 4);
     uint16_t fs = (uint16_t)stack_pop(s, 4);
     uint16_t gs = (uint16_t)stack_pop(s, 4);
-    cpu->rip = f->rip & 0xffff;
+    if (f->rip > 0xffff)
+        interp_raise_error(cpu, s->op, VEC_GP, 0);
+    cpu->rip = f->rip;
     cpu_set_rflags(cpu, f->flags);
     cpu->cpl = 3;
     segment_load_real(cpu, CS, f->cs);
@@ -460,6 +465,7 @@ static void iret_protected(struct vcpu *cpu, const struct op *op)
         uint64_t sp = stack_pop(&s, size);
         uint16_t selector = (uint16_t)stack_pop(&s, size);
         struct segment ss = return_stack(cpu, op, selector, d, cpl);
+        check_target(cpu, op, d, f.rip);
         descriptor_mark_accessed(cpu, op, address, &d);
         cpu->rip = f.rip;
         segment_set_cs(cpu, f.cs, d, cpl);
@@ -468,6 +474,7 @@ static void iret_protected(struct vcpu *cpu, const struct op *op)
         if (outer)
             segment_drop_inner(cpu);
     } else {
+        check_target(cpu, op, d, f.rip);
         descriptor_mark_accessed(cpu, op, address, &d);
         stack_commit(&s);
         cpu->rip = f.rip;
@@ -485,8 +492,7 @@ static void op_iret(struct vcpu *cpu, const struct op *op)
     else
         iret_protected(cpu, op);
     cpu->nmi_blocked = false;
-    if (atomic_load(&cpu->attention) == 0 && atomic_load(&cpu->intr_asserted) &&
-        (cpu->rflags & FLAG_IF))
+    if ((cpu->rflags & FLAG_IF) && atomic_load(&cpu->intr_asserted))
         atomic_fetch_or(&cpu->attention, ATT_INTR);
     finish(cpu);
     END_BLOCK(cpu, op);

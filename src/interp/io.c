@@ -112,6 +112,7 @@ static void string_io(struct vcpu *cpu, const struct op *op,
         if (more && (atomic_load_explicit(&cpu->attention, memory_order_relaxed) ||
                      cpu->in_single_step || cpu->pending_db)) {
             interp_sync(cpu, op);
+            cpu->rflags |= FLAG_RF; /* the rest does not stop at the instruction's breakpoint */
             END_BLOCK(cpu, op);
         }
     }

@@ -77,11 +77,9 @@ static void load_null(struct vcpu *cpu, unsigned seg, uint16_t selector)
     struct segment *s = &cpu->seg[seg];
     s->selector = selector;
     s->attr = SEG_UNUSABLE;
-    /* AMD keeps the old base and limit, Intel clears them; FS and GS matter in 64-bit mode only. */
-    if (cpu->machine->cpuid.vendor == VENDOR_INTEL || !cpu_long_mode(cpu)) {
-        s->base = 0;
-        s->limit = 0;
-    }
+    /* As Intel has it and AMD since Zen 2; FS and GS matter in 64-bit mode only. */
+    s->base = 0;
+    s->limit = 0;
     if (seg == SS)
         s->attr |= (uint32_t)cpu->cpl << SEG_DPL_SHIFT;
 }
@@ -170,6 +168,7 @@ struct stack stack_of(struct vcpu *cpu, const struct op *op, const struct segmen
 struct stack stack_current(struct vcpu *cpu, const struct op *op)
 {
     struct stack s = stack_of(cpu, op, &cpu->seg[SS], cpu->gpr[RSP], cpu->cpl, 0);
+    s.system = false; /* pushes to the stack that one is on are explicit accesses */
     if (cpu_64bit(cpu)) {
         s.flat64 = true;
         s.base = 0;
@@ -317,8 +316,8 @@ static void op_mov_to_seg(struct vcpu *cpu, const struct op *op)
 static void op_push_seg(struct vcpu *cpu, const struct op *op)
 {
     struct stack s = stack_current(cpu, op);
-    /* A 32-bit push writes 16 bits on today's processors; the rest of the slot stays. */
-    if (op->size == 4) {
+    /* Intel's 32-bit push writes 16 bits, the rest of the slot stays; AMD's writes zeros there. */
+    if (op->size == 4 && cpu->machine->cpuid.vendor == VENDOR_INTEL) {
         s.sp = (s.sp & ~s.mask) | ((s.sp - 4) & s.mask);
         struct stack low = s;
         low.sp = (s.sp & ~s.mask) | ((s.sp + 2) & s.mask);
@@ -518,7 +517,7 @@ static void op_lar(struct vcpu *cpu, const struct op *op)
     uint16_t selector = (uint16_t)system_read_rm(cpu, op, 2);
     bool ok = visible(cpu, op, selector, cpu_long_mode(cpu) ? LAR_TYPES_LONG : LAR_TYPES, &d);
     if (ok)
-        reg_set(cpu, op->src, 0, op->size, d >> 32 & 0xf0ff00);
+        reg_set(cpu, op->src, 0, op->size, d >> 32 & 0xffff00);
     set_zf(cpu, ok);
     NEXT(cpu, op);
 }

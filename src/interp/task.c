@@ -121,6 +121,7 @@ static void load_segments(struct vcpu *cpu, const struct task_state *t)
 {
     if (cpu->rflags & FLAG_VM) {
         cpu->cpl = 3;
+        load_ldt(cpu, t->ldt);
         for (unsigned i = 0; i < 6; i++)
             segment_load_real(cpu, segment_order[i], t->seg[i]);
         return;
@@ -197,6 +198,8 @@ void task_switch(struct vcpu *cpu, const struct op *op, uint16_t selector, enum 
     cpu->dr[7] &= ~UINT64_C(0x155); /* local breakpoints */
     load_segments(cpu, &t);
     interp_mode_changed(cpu);
+    if ((cpu->rflags & FLAG_IF) && atomic_load(&cpu->intr_asserted))
+        atomic_fetch_or(&cpu->attention, ATT_INTR);
     if (has_error) {
         struct stack s = stack_current(cpu, NULL);
         stack_push(&s, to->word, error);
