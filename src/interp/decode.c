@@ -115,7 +115,7 @@ static ZydisMachineMode machine_mode(const struct vcpu *cpu)
     return real ? ZYDIS_MACHINE_MODE_REAL_16 : ZYDIS_MACHINE_MODE_LEGACY_16;
 }
 
-static void setup_decoder(const struct vcpu *cpu, ZydisDecoder *decoder)
+static void setup_decoder(const struct vcpu *cpu, ZydisMachineMode mode, ZydisDecoder *decoder)
 {
     static const ZydisStackWidth widths[] = {
         [1] = ZYDIS_STACK_WIDTH_16, [2] = ZYDIS_STACK_WIDTH_32, [4] = ZYDIS_STACK_WIDTH_64};
@@ -133,18 +133,18 @@ static void setup_decoder(const struct vcpu *cpu, ZydisDecoder *decoder)
         {ZYDIS_DECODER_MODE_WBNOINVD, CPUID_HAS(table, 0x80000008, 0, ebx, 9)},
         {ZYDIS_DECODER_MODE_AMD_BRANCHES, table->vendor == VENDOR_AMD},
     };
-    ZydisDecoderInit(decoder, machine_mode(cpu), widths[cpu->interp->mode.stack_bits / 16]);
+    ZydisDecoderInit(decoder, mode, widths[cpu->interp->mode.stack_bits / 16]);
     for (unsigned i = 0; i < ARRAY_SIZE(modes); i++)
         ZydisDecoderEnableMode(decoder, modes[i].mode, modes[i].enabled);
 }
 
 /* Set up once for each mode. */
-static const ZydisDecoder *decoder_of_mode(const struct vcpu *cpu)
+static const ZydisDecoder *decoder_of_mode(const struct vcpu *cpu, ZydisMachineMode mode)
 {
     struct interp *in = cpu->interp;
-    unsigned slot = (unsigned)machine_mode(cpu) * 3 + size_log2(in->mode.stack_bits / 16);
+    unsigned slot = (unsigned)mode * 3 + size_log2(in->mode.stack_bits / 16);
     if (!(in->decoders_ready >> slot & 1)) {
-        setup_decoder(cpu, &in->decoders[slot]);
+        setup_decoder(cpu, mode, &in->decoders[slot]);
         in->decoders_ready |= BIT(slot);
     }
     return &in->decoders[slot];
@@ -168,14 +168,22 @@ unsigned interp_decode(struct vcpu *cpu, const uint8_t *bytes, unsigned len, str
     static bind_fn *const families[] = {bind_integer, bind_string, bind_system, bind_vector};
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    ZyanStatus status = ZydisDecoderDecodeFull(decoder_of_mode(cpu), bytes, len, &insn, operands);
+    ZydisMachineMode mode = machine_mode(cpu);
+    /* SYSENTER and SYSEXIT are there in real and virtual-8086 mode too: they raise #GP where they
+     * cannot work. */
+    if (mode == ZYDIS_MACHINE_MODE_REAL_16 && len >= 2 && bytes[0] == 0x0f &&
+        (bytes[1] == 0x34 || bytes[1] == 0x35))
+        mode = ZYDIS_MACHINE_MODE_LEGACY_16;
+    ZyanStatus status =
+        ZydisDecoderDecodeFull(decoder_of_mode(cpu, mode), bytes, len, &insn, operands);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return 0;
     if (!ZYAN_SUCCESS(status)) {
         op->fn = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ? op_too_long : NULL;
-        op->length = 1;
+        /* Any of these bytes may have been what made it invalid: the block depends on all. */
+        op->length = (uint8_t)MIN(len, ZYDIS_MAX_INSTRUCTION_LENGTH);
         *ends_block = true;
-        return 1;
+        return op->length;
     }
 
     struct decode d = {
