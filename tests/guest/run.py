@@ -21,7 +21,7 @@ def command(args):
     if args.qemu:
         line = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "128", "-smp", str(args.cpus),
                 "-kernel", args.image, "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04",
-                "-device", "pvpanic", "-serial", "stdio", "-display", "none", "-no-reboot"]
+                "-device", "pvpanic", "-action", "panic=none", "-serial", "stdio", "-serial", "null", "-display", "none", "-no-reboot"]
     else:
         line = [args.trivisor, "run", "--quiet", "--kernel", args.image, "--memory", "128M", "--cpus", str(args.cpus),
                 "--mode", args.mode, "--require", args.mode, "--debug-exit", "0xf4", "--serial", "stdio", "--no-reboot"]

@@ -81,8 +81,7 @@ void print_fault(void)
         puts(" rf");
 }
 
-/* `name` is asm text: "%%" stands for one, and newlines for "; ". */
-void report(const char *name)
+void put_asm(const char *name)
 {
     for (; *name; name++) {
         if (name[0] == '%' && name[1] == '%')
@@ -93,6 +92,11 @@ void report(const char *name)
             putchar(*name);
     }
     puts(": ");
+}
+
+void report(const char *name)
+{
+    put_asm(name);
     print_fault();
     putchar('\n');
 }

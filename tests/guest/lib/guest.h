@@ -172,7 +172,9 @@ void set_idt(int vector, u16 selector, void *offset, u8 type);
 void handle(int vector, void (*handler)(struct frame *));
 /* Print what the last probe did: "ok", or "#GP(0010) +2", plus RF where set and CR2. */
 void print_fault(void);
-void report(const char *name);
+/* Asm text ("%%" stands for one, a newline for "; ") and ": ". */
+void put_asm(const char *text);
+void report(const char *text); /* that, and print_fault() */
 
 #ifdef __x86_64__
 #define SP_  "%%rsp"
