@@ -2,7 +2,8 @@
  * delivery; interrupt stacks; instructions that 64-bit mode has lost.
  * QEMU 7.2 takes LOCK MOV, reserved bits of CR8 and addresses that are not canonical in MSRs;
  * raises #GP for #SS and faults at the target of a branch to an address that is not canonical;
- * never sets EXT in an error code; takes LOCK INC for a read. */
+ * never sets EXT in an error code and
+ * counts gates of 8 bytes there; takes LOCK INC for a read. */
 #include "lib/guest.h"
 
 #define NON_CANONICAL 0x0000800000000000ul

@@ -111,11 +111,12 @@ static void smep_smap(void)
     PROBE("call *%q0", "b"(VA));
     PROBE("stac; mov (%q0), %%al; clac; mov (%q0), %%al", "b"(VA));
     PROBE("pushf; orl %k1, (%%rsp); popf; mov (%q0), %%al", "b"(VA), "c"(flag_ac));
-    /* Implicit accesses are checked whatever AC is: a descriptor in a user page. */
-    const struct table_register bad = {0xfff, VA}, good = {sizeof(gdt) - 1, (word)gdt};
-    memcpy((void *)FRAME, gdt, sizeof(gdt));
-    PROBE("lgdt (%q0); stac; mov %2, %%es", "b"(&bad), "c"(&good), "d"(SEL_DATA));
-    asm volatile("lgdt %0" : : "m"(good));
+    /* The processor's own accesses are checked whatever AC is: a local descriptor table in a user
+     * page. */
+    *(volatile u64 *)FRAME = segment(0, 0xfffff, SEG_DATA | 1 | SEG_BIG | SEG_GRAN);
+    set_segment(SEL_FREE, (u32)VA, 0xfff, SEG_LDT);
+    gdt[(SEL_FREE >> 3) + 1] = VA >> 32;
+    PROBE("lldt %w0; stac; mov %1, %%es", "b"(SEL_FREE), "c"(4));
     WRITE_CR(4, READ_CR(4) & ~(1ul << 21));
     for (int i = 0; i < 512; i++)
         *pte_of(root, 4, (u64)i << 21, 2) |= PTE_U;

@@ -157,7 +157,6 @@ static void returns(void)
     frame[3] = (u32)frame;
     frame[4] = SEL_USER_DATA;
     TRY("mov %1, %%es; push $0x23; push resume+4; push $0x1b; push $1f; lret; 1: mov %%es, %%eax; "
-        "mov %%eax, %%cs:0x10;"
         "int $0x80",
         "b"(frame), "c"(S));
     printf("RETF to ring 3: ");

@@ -1,5 +1,6 @@
 /* SYSCALL and SYSRET (64-bit and compatibility), SWAPGS, FSGSBASE, SYSENTER's checks, far returns
- * between 64-bit and compatibility code. */
+ * between 64-bit and compatibility code.
+ * QEMU 7.2 loses the arithmetic flags at SYSCALL and takes any base. */
 #include "lib/guest.h"
 
 #define EFER          0xc0000080

@@ -11,8 +11,8 @@ static u32 v86_iopl;
 /* Run `length` bytes of 16-bit code in virtual-8086 mode until something happens. */
 static void run(const u8 *code, unsigned length)
 {
+    memset((void *)CODE, 0xf4, 256); /* HLT: #GP ends it */
     memcpy((void *)CODE, code, length);
-    ((u8 *)CODE)[length] = 0xf4; /* HLT: #GP ends it */
     fault.vector = VECTOR_NONE;
     asm volatile(PUSH_ALL_ ARM_
                  "88: movl $0, resume+12\n"
@@ -50,8 +50,8 @@ static void sensitive(void)
         V86(0xcd, 0x20);       /* INT 20h: gate DPL 0 */
         V86(0xcd, 0x80);       /* INT 80h: gate DPL 3 */
         V86(0xcc);             /* INT3: not sensitive to IOPL, DPL 0 gate */
-        V86(0xe4, 0x61);       /* IN: the bitmap counts, not IOPL */
-        V86(0xe4, 0x60);
+        V86(0xe4, 0x21);       /* IN: the bitmap counts, not IOPL */
+        V86(0xe4, 0x20);
         V86(0x9c, 0x0e, 0x68, 0x10, 0x00, 0xcf); /* IRET to 10h */
     }
     v86_iopl = 0;
@@ -69,7 +69,6 @@ static void undefined(void)
     V86(0x0f, 0x00, 0xe0);             /* VERR */
     V86(0x0f, 0x01, 0x16, 0x00, 0x00); /* LGDT */
     V86(0x0f, 0x06);                   /* CLTS */
-    V86(0x0f, 0x34);                   /* SYSENTER */
 }
 
 static void memory(void)
@@ -85,7 +84,8 @@ static void memory(void)
 
 void guest_main(void)
 {
-    tss_area.bitmap[0x61 / 8] &= (u8) ~(1u << (0x61 % 8));
+    pic_init(); /* port 21h reads as FFh */
+    tss_area.bitmap[0x21 / 8] &= (u8) ~(1u << (0x21 % 8));
     memset((void *)0x2000, 0, 0x4000);
     *(u8 *)0x1100 = 0xf4;
     sensitive();

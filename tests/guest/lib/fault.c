@@ -4,7 +4,7 @@ struct fault fault;
 struct resume resume;
 u8 idt[256 * 2 * sizeof(word)] __attribute__((aligned(16)));
 void (*handlers[256])(struct frame *);
-word user_flags = 2, user_code_selector = SEL_USER_CODE;
+word user_flags = 2, user_code_selector = SEL_USER_CODE, user_data_selector = SEL_USER_DATA;
 
 static const char *const names[] = {
     [0] = "#DE",  [1] = "#DB",  [2] = "NMI",  [3] = "#BP",  [4] = "#OF",  [5] = "#BR",

@@ -189,6 +189,7 @@ void report(const char *text); /* that, and print_fault() */
     "pop %%r8\n pop %%rdi\n pop %%rsi\n pop %%rbp\n pop %%rbx\n pop %%rdx\n pop %%rcx\n"           \
     "pop %%rax\n"
 #define TO_USER_                                                                                   \
+    "mov user_data_selector, %%ds\n mov user_data_selector, %%es\n"                                \
     "pushq $0x23\n pushq resume+8\n pushq user_flags\n pushq user_code_selector\n pushq $88f\n"    \
     "iretq\n"
 #else
@@ -198,6 +199,7 @@ void report(const char *text); /* that, and print_fault() */
 #define PUSH_ALL_ "pusha\n"
 #define POP_ALL_  "popa\n"
 #define TO_USER_                                                                                   \
+    "mov user_data_selector, %%ds\n mov user_data_selector, %%es\n"                                \
     "pushl $0x23\n pushl resume+4\n pushl user_flags\n pushl user_code_selector\n pushl $88f\n"    \
     "iret\n"
 #endif
@@ -206,7 +208,8 @@ void report(const char *text); /* that, and print_fault() */
 #define ARM_                                                                                       \
     MOV_ " $89f, " WORD_AT_(0) MOV_ " " SP_ ", " WORD_AT_(1) MOV_ " " BP_ ", " WORD_AT_(2) MOV_    \
         " $88f, " WORD_AT_(3)
-#define DISARM_ "89: " MOV_ " $0, resume\n"
+#define DISARM_                                                                                    \
+    "89: " MOV_ " $0, resume\n" MOV_ " resume+" STRINGIFY(1 * __SIZEOF_LONG__) ", " SP_ "\n"
 
 /*
  * Run instructions that may fault; what happened is in `fault`. They may change any general
@@ -223,7 +226,7 @@ void report(const char *text); /* that, and print_fault() */
     })
 
 /* The same at CPL 3, on the same stack; EFLAGS there are user_flags. */
-extern word user_flags, user_code_selector;
+extern word user_flags, user_code_selector, user_data_selector;
 #define TRY_USER(insn, ...)                                                                        \
     ({                                                                                             \
         fault.vector = VECTOR_NONE;                                                                \
@@ -381,7 +384,7 @@ static inline struct cpuid cpuid(u32 leaf, u32 sub)
         asm volatile("mov %%cr" #n ", %0" : "=r"(v_));                                             \
         v_;                                                                                        \
     })
-#define WRITE_CR(n, v) asm volatile("mov %0, %%cr" #n : : "r"((word)(v)) : "memory")
+#define WRITE_CR(n, v) ({ asm volatile("mov %0, %%cr" #n : : "r"((word)(v)) : "memory"); })
 #define READ_DR(n)                                                                                 \
     ({                                                                                             \
         word v_;                                                                                   \
