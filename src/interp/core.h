@@ -135,6 +135,7 @@ struct interp {
     uint32_t decoders_ready;
 
     struct interp_stats stats;
+    struct native *native; /* native.c's thunks */
     uint8_t *arena;
     uint64_t arena_used;
     struct block *hash[HASH_ENTRIES];

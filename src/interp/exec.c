@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "interp/core.h"
+#include "interp/native.h"
 #include "util/error.h"
 
 /* ---- Modes ---- */
@@ -450,6 +451,7 @@ static void interp_vcpu_fini(struct vcpu *cpu)
 {
     if (!cpu->interp)
         return;
+    native_destroy(cpu->interp->native);
     munmap(cpu->interp->arena, ARENA_SIZE);
     munmap(cpu->interp, sizeof *cpu->interp);
     cpu->interp = NULL;
