@@ -185,13 +185,8 @@ static struct block *make_block(struct vcpu *cpu, uint64_t linear, uint64_t gpa,
             len = op->length = 1;
             ends = true;
         }
-        if (!op->fn) {
-            /* Any of these bytes may have made it undefined: all count when the block is revived.
-             */
-            op->fn = op_ud;
-            len = MIN(INSN_MAX, code.len - offset);
-            ends = true;
-        }
+        if (!op->fn)
+            op->fn = op_ud, ends = true;
         offset += len;
         n++, count++;
     }
