@@ -77,7 +77,7 @@ void print_fault(void)
         printf(" +%ld", offset);
     else
         printf(" ip=%lx", fault.frame.ip);
-    if (fault.frame.flags & FLAG_RF)
+    if ((fault.frame.flags & FLAG_RF) && v != 8) /* for an abort it is not laid down */
         puts(" rf");
 }
 
