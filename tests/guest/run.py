@@ -84,6 +84,8 @@ def main():
     if status != wanted:
         good = False
         print("timed out" if status is None else f"exit status {status}", f"instead of {wanted}")
+    if b"runtime error" in noise or b"Sanitizer" in noise:
+        good = False
     if not good:
         sys.stdout.write(noise.decode("utf-8", "replace"))
     return 0 if good else 1
