@@ -151,11 +151,22 @@ static void loop_any(struct vcpu *cpu, const struct op *op)
     return interp_chain(cpu);
 }
 
+/* Operand size of a near branch. In 64-bit mode it is 64 bits; AMD's processors heed a 66 prefix
+ * all the same. */
+static uint8_t near_size(const struct decode *d)
+{
+    if (d->mode.bits != 64)
+        return d->insn->operand_width / 8;
+    bool narrow = (d->insn->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) && !d->insn->raw.rex.W &&
+                  d->cpu->machine->cpuid.vendor == VENDOR_AMD;
+    return narrow ? 2 : 8;
+}
+
 static bool bind_relative(struct decode *d, struct op *op, op_fn *fn64, op_fn *any)
 {
     const ZydisDecodedInstruction *insn = d->insn;
     op->imm = op->offset + insn->length + (uint64_t)d->operands[0].imm.value.s;
-    op->size = insn->operand_width / 8;
+    op->size = near_size(d);
     op->fn = op->size == 8 ? fn64 : any;
     d->ends_block = true;
     return true;
@@ -172,6 +183,7 @@ static bool bind_indirect(struct decode *d, struct op *op, op_fn *fn)
     op->flags &= (uint8_t)~OP_REP;
     if (form == FORM_MR)
         op->flags |= OP_REP;
+    op->size = near_size(d);
     op->fn = fn;
     d->ends_block = true;
     return form == FORM_RR || form == FORM_MR;
@@ -180,6 +192,11 @@ static bool bind_indirect(struct decode *d, struct op *op, op_fn *fn)
 static bool bind_loop(struct decode *d, struct op *op, unsigned kind)
 {
     /* In 64-bit mode the target has 64 bits, except where AMD takes an operand-size prefix. */
+    /* On AMD's processors a REP prefix decides which LOOPE and LOOPNE it is. */
+    if (kind < 2 && d->cpu->machine->cpuid.vendor == VENDOR_AMD)
+        for (unsigned i = 0; i < d->insn->raw.prefix_count; i++)
+            if (d->insn->raw.prefixes[i].value == 0xf2 || d->insn->raw.prefixes[i].value == 0xf3)
+                kind = d->insn->raw.prefixes[i].value & 1;
     op->aux = (uint8_t)kind;
     op->addr_size = d->insn->address_width / 8;
     return bind_relative(d, op, loop_any, loop_any);
@@ -201,7 +218,7 @@ bool bind_branch(struct decode *d, struct op *op)
         if (d->insn->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
             return false;
         op->imm = d->insn->operand_count_visible ? d->operands[0].imm.value.u & 0xffff : 0;
-        op->size = d->insn->operand_width / 8;
+        op->size = near_size(d);
         op->fn = op->size == 8 ? ret64 : ret_any;
         op->seg = SS;
         d->ends_block = true;

@@ -157,12 +157,12 @@ static void op_mov_to_cr(struct vcpu *cpu, const struct op *op)
 static unsigned debug_register(struct vcpu *cpu, const struct op *op)
 {
     unsigned number = op->src;
+    need_cpl0(cpu, op);
     if (number == 4 || number == 5) {
         if (cpu->cr4 & CR4_DE)
             interp_raise(cpu, op, VEC_UD);
         number += 2;
     }
-    need_cpl0(cpu, op);
     if (cpu->dr[7] & 0x2000) { /* GD */
         cpu->dr[6] |= 0x2000;
         interp_raise(cpu, op, VEC_DB);

@@ -23,6 +23,9 @@
  * with all masked, on a saved state; where a flag that is not masked comes up, the state is put
  * back and the guest gets its #XM.
  */
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -56,6 +59,7 @@ struct native_op {
     /* Masked memory: elements of `element` bytes, by the bits of k[mask] or the sign bits of a
      * vector register. */
     uint8_t element, mask_k, mask_vector;
+    bool proven; /* has run once: the host's processor knows the instruction */
     bool packed; /* compress and expand: the elements lie one after the other */
 };
 
@@ -277,13 +281,16 @@ static struct patched patch_instruction(const struct decode *d, const struct usa
                insn->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
     struct patched p = {.length = 0};
     unsigned at = 0;
-    for (; is_prefix(b[at]); at++)
+    /* Of several REX prefixes only the one right before the opcode counts. */
+    uint8_t rex_prefix = 0;
+    for (; is_prefix(b[at]) || (!vex && is64 && (b[at] & 0xf0) == 0x40); at++) {
+        bool is_rex = !is_prefix(b[at]);
+        rex_prefix = is_rex ? b[at] : 0;
         if (b[at] == 0x66 || b[at] == 0xf2 || b[at] == 0xf3)
             p.bytes[p.length++] = b[at];
-    if (!vex && is64 && (b[at] & 0xf0) == 0x40)
-        p.bytes[p.length++] = u->memory ? b[at] & 0xfc : b[at];
-    if (!vex && is64 && (b[at] & 0xf0) == 0x40)
-        at++;
+    }
+    if (rex_prefix)
+        p.bytes[p.length++] = u->memory ? rex_prefix & 0xfc : rex_prefix;
     bool has_modrm = insn->attributes & ZYDIS_ATTRIB_HAS_MODRM;
     unsigned modrm = has_modrm ? insn->raw.modrm.offset : insn->length;
     unsigned body = p.length;
@@ -482,13 +489,6 @@ void native_check_unit(struct vcpu *cpu, const struct op *op, enum native_unit u
         interp_raise(cpu, op, VEC_NM);
 }
 
-static void check_unit(struct vcpu *cpu, const struct op *op, const struct native_op *n)
-{
-    native_check_unit(cpu, op, n->unit);
-    if (n->mmx)
-        vector_check_x87_pending(cpu, op);
-}
-
 #define MXCSR_FLAGS      0x3fu
 #define MXCSR_MASKS(x)   ((x) >> 7 & MXCSR_FLAGS)
 #define MXCSR_ALL_MASKED 0x1f80u
@@ -529,6 +529,66 @@ static bool any_unmasked(const struct vcpu *cpu, const struct native_op *n)
     return n->mxcsr && MXCSR_MASKS(cpu->fpu.fx.mxcsr) != MXCSR_FLAGS;
 }
 
+/*
+ * Zydis may decode what this processor does not: a reserved combination of bits. The first run of
+ * every thunk is watched, on a copy of the state; where the processor refuses, so do we.
+ */
+static __thread sigjmp_buf *first_run;
+
+static struct sigaction previous_sigill;
+
+static void on_sigill(int number, siginfo_t *info, void *context)
+{
+    if (first_run)
+        siglongjmp(*first_run, 1);
+    /* Not ours. */
+    if (previous_sigill.sa_flags & SA_SIGINFO)
+        previous_sigill.sa_sigaction(number, info, context);
+    else if (previous_sigill.sa_handler == SIG_DFL || previous_sigill.sa_handler == SIG_IGN)
+        signal(number, SIG_DFL); /* the instruction runs again and ends the process */
+    else
+        previous_sigill.sa_handler(number);
+}
+
+static void install_sigill(void)
+{
+    struct sigaction action = {.sa_sigaction = on_sigill, .sa_flags = SA_SIGINFO};
+    sigaction(SIGILL, &action, &previous_sigill);
+}
+
+static void prove(struct vcpu *cpu, const struct op *op, struct native_op *n)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, install_sigill);
+    uint8_t scratch[BOUNCE_MAX] __attribute__((aligned(64))) = {0};
+    struct fpu saved = cpu->fpu;
+    uint64_t gpr[16];
+    memcpy(gpr, cpu->gpr, sizeof gpr);
+    sigjmp_buf here;
+    bool refused = sigsetjmp(here, 1);
+    if (!refused) {
+        first_run = &here;
+        cpu->fpu.fx.mxcsr |= MXCSR_ALL_MASKED;
+        cpu->fpu.fx.fcw |= 0x3f;
+        n->thunk(cpu, scratch);
+    }
+    first_run = NULL;
+    cpu->fpu = saved;
+    memcpy(cpu->gpr, gpr, sizeof gpr);
+    if (refused)
+        interp_raise(cpu, op, VEC_UD);
+    n->proven = true;
+}
+
+static void check_unit(struct vcpu *cpu, const struct op *op, const struct native_op *n)
+{
+    native_check_unit(cpu, op, n->unit);
+    if (n->mmx)
+        vector_check_x87_pending(cpu, op);
+    if (UNLIKELY(!n->proven))
+        prove(cpu, op, (struct native_op *)(uintptr_t)n);
+}
+
 static uint32_t run_thunk(struct vcpu *cpu, const struct op *op, const struct native_op *n,
                           void *memory)
 {
@@ -559,6 +619,9 @@ static uint64_t memory_linear(struct vcpu *cpu, const struct op *op, const struc
     if (n->alignment > 1 && (linear & (n->alignment - 1u)) &&
         !((cpu->fpu.fx.mxcsr >> 17 & 1) && !n->writes && n->unit == UNIT_SSE))
         interp_raise_error(cpu, op, VEC_GP, 0);
+    unsigned natural = size == 10 ? 8 : size & -size;
+    if (UNLIKELY(cpu->interp->align_check) && (linear & (natural - 1)))
+        interp_raise_error(cpu, op, VEC_AC, 0);
     return linear;
 }
 
@@ -694,10 +757,14 @@ static bool unaligned_sse(ZydisMnemonic m)
     }
 }
 
-static unsigned alignment_of(const ZydisDecodedInstruction *insn, unsigned unit, unsigned size)
+static unsigned alignment_of(const struct decode *d, unsigned unit, unsigned size)
 {
+    const ZydisDecodedInstruction *insn = d->insn;
+    /* AMD's SHA instructions take any address. */
+    bool amd_sha =
+        insn->meta.isa_set == ZYDIS_ISA_SET_SHA && d->cpu->machine->cpuid.vendor == VENDOR_AMD;
     if (unit == UNIT_SSE)
-        return size == 16 && !unaligned_sse(insn->mnemonic) ? 16 : 1;
+        return size == 16 && !amd_sha && !unaligned_sse(insn->mnemonic) ? 16 : 1;
     ZydisExceptionClass class = insn->meta.exception_class;
     bool aligned = class == ZYDIS_EXCEPTION_CLASS_AVX1 || class == ZYDIS_EXCEPTION_CLASS_E1 ||
                    class == ZYDIS_EXCEPTION_CLASS_E1NF;
@@ -727,6 +794,24 @@ static bool uses_mxcsr(const ZydisDecodedInstruction *insn)
     }
 }
 
+/* Conversions from memory to a general register name no vector register. */
+static bool converts_to_gpr(ZydisMnemonic m)
+{
+    switch (m) {
+    case ZYDIS_MNEMONIC_CVTSD2SI:
+    case ZYDIS_MNEMONIC_CVTSS2SI:
+    case ZYDIS_MNEMONIC_CVTTSD2SI:
+    case ZYDIS_MNEMONIC_CVTTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTTSS2SI:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool unit_of(const ZydisDecodedInstruction *insn, const struct usage *u, uint8_t *unit)
 {
     switch (insn->encoding) {
@@ -735,7 +820,8 @@ static bool unit_of(const ZydisDecodedInstruction *insn, const struct usage *u, 
         return true;
     case ZYDIS_INSTRUCTION_ENCODING_VEX:
         *unit = u->masks_in ? UNIT_AVX512 : UNIT_AVX;
-        return u->masks_in || u->vectors_in || insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL ||
+        return u->masks_in || u->vectors_in || converts_to_gpr(insn->mnemonic) ||
+               insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL ||
                insn->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER;
     case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
         break;
@@ -747,7 +833,10 @@ static bool unit_of(const ZydisDecodedInstruction *insn, const struct usage *u, 
         *unit = UNIT_X87;
         return true;
     }
-    if (u->vectors_in) {
+    bool to_mmx =
+        insn->mnemonic == ZYDIS_MNEMONIC_CVTPS2PI || insn->mnemonic == ZYDIS_MNEMONIC_CVTTPS2PI ||
+        insn->mnemonic == ZYDIS_MNEMONIC_CVTPD2PI || insn->mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI;
+    if (u->vectors_in || to_mmx || converts_to_gpr(insn->mnemonic)) {
         *unit = UNIT_SSE;
         return true;
     }
@@ -776,6 +865,26 @@ static bool special_memory(const struct decode *d)
            d->insn->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
 }
 
+/* Instructions whose memory operand is read whole, whatever the mask says (SDM vol. 2, 2.8: classes
+ * "NF"). */
+static bool no_fault_suppression(ZydisExceptionClass class)
+{
+    switch (class) {
+    case ZYDIS_EXCEPTION_CLASS_E1NF:
+    case ZYDIS_EXCEPTION_CLASS_E2NF:
+    case ZYDIS_EXCEPTION_CLASS_E3NF:
+    case ZYDIS_EXCEPTION_CLASS_E4NF:
+    case ZYDIS_EXCEPTION_CLASS_E5NF:
+    case ZYDIS_EXCEPTION_CLASS_E6NF:
+    case ZYDIS_EXCEPTION_CLASS_E9NF:
+    case ZYDIS_EXCEPTION_CLASS_E10NF:
+    case ZYDIS_EXCEPTION_CLASS_E11NF:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void describe_mask(const struct decode *d, struct native_op *n, const struct usage *u)
 {
     const ZydisDecodedInstruction *insn = d->insn;
@@ -791,6 +900,8 @@ static void describe_mask(const struct decode *d, struct native_op *n, const str
     }
     if (insn->avx.mask.reg <= ZYDIS_REGISTER_K0 || insn->avx.mask.reg > ZYDIS_REGISTER_K7 ||
         insn->avx.broadcast.mode)
+        return;
+    if (no_fault_suppression(insn->meta.exception_class))
         return;
     n->mask_k = (uint8_t)(insn->avx.mask.reg - ZYDIS_REGISTER_K0);
     n->element = (uint8_t)(u->memory->element_size / 8);
@@ -820,7 +931,7 @@ bool bind_native(struct decode *d, struct op *op)
                             .mmx = u.mmx,
                             .mask_k = NO_MASK,
                             .mask_vector = NO_MASK,
-                            .mxcsr = unit >= UNIT_SSE && uses_mxcsr(insn)};
+                            .mxcsr = (unit >= UNIT_SSE || u.mmx) && uses_mxcsr(insn)};
     if (unit == UNIT_X87) {
         n->pointers =
             insn->mnemonic != ZYDIS_MNEMONIC_FFREE && insn->mnemonic != ZYDIS_MNEMONIC_FNOP;
@@ -833,7 +944,7 @@ bool bind_native(struct decode *d, struct op *op)
             return false;
         n->reads = u.memory->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
         n->writes = u.memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-        n->alignment = (uint8_t)alignment_of(insn, unit, n->size);
+        n->alignment = (uint8_t)alignment_of(d, unit, n->size);
         describe_mask(d, n, &u);
     }
     n->thunk = make_thunk(cpu->interp, d, &u, n);

@@ -562,7 +562,6 @@ static void op_arpl(struct vcpu *cpu, const struct op *op)
     uint64_t at = 0;
     if (op->aux2 & OPERAND_MEMORY) {
         at = interp_linear(cpu, op, op->seg, op_effective_address(cpu, op), 2, true);
-        interp_probe_write(cpu, op, at, 2);
     }
     uint16_t value =
         (uint16_t)(op->aux2 & OPERAND_MEMORY ? interp_load(cpu, op, at, 2) : cpu->gpr[op->dst]);

@@ -122,8 +122,6 @@ static void enter(struct vcpu *cpu, const struct op *op)
         frame |= (uint32_t)cpu->gpr[RSP] & ~mask;
     unsigned slots = level ? level + 1 : 1;
     uint64_t drop = slots * size + op->imm;
-    /* The new stack top must be writable too, or nothing happens. */
-    interp_probe_write(cpu, op, stack_linear(cpu, op, -(int64_t)drop, size, true), size);
     for (unsigned i = 0; i < slots; i++) {
         uint64_t value;
         if (i == 0)
@@ -136,6 +134,9 @@ static void enter(struct vcpu *cpu, const struct op *op)
         interp_store(cpu, op, stack_linear(cpu, op, -(int64_t)((i + 1) * size), size, true), size,
                      value);
     }
+    /* The new stack top must be writable too; as on the processor, the frame has been stored by
+     * then. */
+    interp_probe_write(cpu, op, stack_linear(cpu, op, -(int64_t)drop, size, true), size);
     stack_adjust(cpu, -drop);
     if (size == 2)
         reg_set(cpu, RBP, 0, 2, frame);

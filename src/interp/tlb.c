@@ -12,9 +12,11 @@ static _Noreturn void raise_non_canonical(struct vcpu *cpu, const struct op *op)
     interp_raise_error(cpu, op, op && op->seg == SS ? VEC_SS : VEC_GP, 0);
 }
 
+/* In compatibility mode descriptor tables and inner stacks may lie above 4 GiB: only outside long
+ * mode are linear addresses 32 bits wide. */
 static uint64_t wrap_linear(const struct vcpu *cpu, uint64_t linear)
 {
-    return cpu_64bit(cpu) ? linear : (uint32_t)linear;
+    return cpu_long_mode(cpu) ? linear : (uint32_t)linear;
 }
 
 static bool is_user(const struct vcpu *cpu)

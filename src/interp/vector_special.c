@@ -66,16 +66,26 @@ static void op_gather_scatter(struct vcpu *cpu, const struct op *op)
     NEXT(cpu, op);
 }
 
+/* What every MMX instruction does: TOP becomes 0 and all registers valid. MMn is the physical
+ * register n, and the image has ST(0) first. */
+static void enter_mmx(struct vcpu *cpu)
+{
+    vector_set_top(cpu, 0);
+    cpu->fpu.fx.ftw = 0xff;
+}
+
 /* MASKMOVQ, MASKMOVDQU: bytes whose mask byte is negative go to DS:[RDI]. op->dst data, op->src
  * mask, op->size bytes. */
 static void op_maskmov(struct vcpu *cpu, const struct op *op)
 {
     native_check_unit(cpu, op, op->aux);
     bool mmx = op->size == 8;
+    if (mmx) {
+        vector_check_x87_pending(cpu, op);
+        enter_mmx(cpu);
+    }
     const uint8_t *data = mmx ? cpu->fpu.fx.st[op->dst] : cpu->fpu.zmm[op->dst];
     const uint8_t *mask = mmx ? cpu->fpu.fx.st[op->src] : cpu->fpu.zmm[op->src];
-    if (mmx)
-        vector_check_x87_pending(cpu, op);
     uint64_t base = cpu->gpr[RDI], linear[16];
     for (unsigned i = 0; i < op->size; i++) {
         if (!(mask[i] & 0x80))
@@ -90,10 +100,6 @@ static void op_maskmov(struct vcpu *cpu, const struct op *op)
     for (unsigned i = 0; i < op->size; i++)
         if (selected[i] & 0x80)
             interp_store(cpu, op, linear[i], 1, bytes[i]);
-    if (mmx) { /* as every MMX instruction: TOP 0, all tags valid */
-        cpu->fpu.fx.fsw &= (uint16_t)~0x3800;
-        cpu->fpu.fx.ftw = 0xff;
-    }
     NEXT(cpu, op);
 }
 

@@ -113,6 +113,17 @@ static void op_fxrstor(struct vcpu *cpu, const struct op *op)
     NEXT(cpu, op);
 }
 
+void vector_set_top(struct vcpu *cpu, unsigned top)
+{
+    struct fxsave *fx = &cpu->fpu.fx;
+    unsigned turn = (top - (fx->fsw >> 11)) & 7;
+    uint8_t st[8][16];
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(st[i], fx->st[(i + turn) & 7], 16);
+    memcpy(fx->st, st, sizeof st);
+    fx->fsw = (uint16_t)((fx->fsw & ~0x3800u) | top << 11);
+}
+
 /* ES and B follow from the unmasked exception flags. */
 void vector_normalize_fsw(struct vcpu *cpu)
 {
@@ -400,6 +411,7 @@ static void op_fninit(struct vcpu *cpu, const struct op *op)
 {
     vector_check_x87(cpu, op);
     struct fxsave *fx = &cpu->fpu.fx;
+    vector_set_top(cpu, 0);
     fx->fcw = 0x37f;
     fx->fsw = 0;
     fx->ftw = 0;
@@ -458,6 +470,7 @@ static void op_emms(struct vcpu *cpu, const struct op *op)
     if (cpu->cr0 & CR0_TS)
         interp_raise(cpu, op, VEC_NM);
     vector_check_x87_pending(cpu, op);
+    vector_set_top(cpu, 0);
     cpu->fpu.fx.ftw = 0;
     NEXT(cpu, op);
 }
@@ -529,6 +542,7 @@ static void get_environment(struct vcpu *cpu, const struct op *op, const uint8_t
         memcpy(&v[i], from + i * (op->size == 2 ? 2u : 4u), op->size == 2 ? 2 : 4);
     }
     fx->fcw = (uint16_t)((v[0] & 0x1f3f) | 0x40);
+    vector_set_top(cpu, v[1] >> 11 & 7);
     fx->fsw = (uint16_t)v[1];
     fx->ftw = 0;
     for (unsigned i = 0; i < 8; i++)

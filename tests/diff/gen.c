@@ -112,6 +112,16 @@ static bool unwanted(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
     case ZYDIS_MNEMONIC_FXSAVE64:
     case ZYDIS_MNEMONIC_FXRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR64:
+    /* This kind of host knows them and does not say so in CPUID. */
+    case ZYDIS_MNEMONIC_CLGI:
+    case ZYDIS_MNEMONIC_STGI:
+    case ZYDIS_MNEMONIC_VMRUN:
+    case ZYDIS_MNEMONIC_VMLOAD:
+    case ZYDIS_MNEMONIC_VMSAVE:
+    case ZYDIS_MNEMONIC_INVLPGA:
+    case ZYDIS_MNEMONIC_SKINIT:
+    case ZYDIS_MNEMONIC_MOVDIRI:
+    case ZYDIS_MNEMONIC_MOVDIR64B:
     case ZYDIS_MNEMONIC_WRFSBASE:
     case ZYDIS_MNEMONIC_WRGSBASE:
         return true;

@@ -75,12 +75,13 @@ static void build_tables(struct guest *g)
         put64(g, IDT + vector * 16 + 8, handler >> 32);
         put64(g, (HANDLERS + vector) & ~7u, UINT64_C(0xf4f4f4f4f4f4f4f4)); /* HLT */
     }
-    put64(g, GDT + 0x10, UINT64_C(0x00af9b000000ffff)); /* kernel code */
-    put64(g, GDT + 0x18, UINT64_C(0x00cf93000000ffff)); /* kernel data */
-    put64(g, GDT + 0x20, UINT64_C(0x00cffb000000ffff)); /* 32-bit user code */
-    put64(g, GDT + 0x28, UINT64_C(0x00cff3000000ffff)); /* user data */
-    put64(g, GDT + 0x30, UINT64_C(0x00affb000000ffff)); /* 64-bit user code */
-    put64(g, TSS + 4, HIGH + STACK_END);                /* RSP0 */
+    put64(g, GDT + 0x10, UINT64_C(0x00af9b000000ffff));             /* kernel code */
+    put64(g, GDT + 0x18, UINT64_C(0x00cf93000000ffff));             /* kernel data */
+    put64(g, GDT + 0x20, UINT64_C(0x00cffb000000ffff));             /* 32-bit user code */
+    put64(g, GDT + 0x28, UINT64_C(0x00cff3000000ffff));             /* user data */
+    put64(g, GDT + 0x30, UINT64_C(0x00affb000000ffff));             /* 64-bit user code */
+    put64(g, TSS + 4, HIGH + STACK_END);                            /* RSP0 */
+    physmem_write(g->machine.mem, TSS + 102, &(uint16_t){0x68}, 2); /* no I/O bitmap */
 }
 
 struct guest *guest_create(void)

@@ -57,8 +57,14 @@ static void copy(void *to, const void *from, size_t size)
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
 }
 
+static void clear(void *to, size_t size)
+{
+    __asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(0) : "memory");
+}
+
 static void store_state(struct state *s, const ucontext_t *uc)
 {
+    clear(s, sizeof *s); /* components in their initial state are left out of the frame */
     const greg_t *g = uc->uc_mcontext.gregs;
     for (unsigned i = 0; i < 16; i++)
         s->gpr[i] = (uint64_t)g[greg_of[i]];
@@ -146,6 +152,8 @@ static void handler(int number, siginfo_t *info, void *context)
     (void)number;
     (void)info;
     ucontext_t *uc = context;
+    /* The return from the signal keeps NT and ID of the code that returns: ours. */
+    __asm__ volatile("pushfq; andq $~0x204000, (%%rsp); popfq" : : : "memory", "cc");
     if (in_test) {
         struct outcome *o = &batch->outcomes[current];
         store_state(&o->after, uc);
