@@ -1,6 +1,5 @@
 /* Decoded blocks: finding, making, reviving and dropping them. */
 #include "interp/core.h"
-#include "interp/native.h"
 
 #define MODE_SINGLE  0x40 /* one instruction only */
 #define INSN_MAX     15
@@ -21,7 +20,6 @@ void interp_flush_blocks(struct vcpu *cpu)
     struct interp *in = cpu->interp;
     memset(in->hash, 0, sizeof in->hash);
     in->arena_used = 0;
-    native_reset(in->native);
     in->block = NULL;
     in->stats.arena_flushes++;
     interp_flush_jumps(cpu);

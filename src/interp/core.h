@@ -135,7 +135,7 @@ struct interp {
     uint32_t decoders_ready;
 
     struct interp_stats stats;
-    struct native *native; /* native.c's thunks */
+    struct thunks *thunks; /* of the vector unit: native.h */
     uint8_t *arena;
     uint64_t arena_used;
     struct block *hash[HASH_ENTRIES];

@@ -438,6 +438,12 @@ static int interp_vcpu_init(struct vcpu *cpu, struct tv_error *err)
         munmap(in, sizeof *in);
         return tv_fail(err, "out of memory for the interpreter's decoded code");
     }
+    in->thunks = thunks_create(err);
+    if (!in->thunks) {
+        munmap(in->arena, ARENA_SIZE);
+        munmap(in, sizeof *in);
+        return -1;
+    }
     in->head.delivering = -1;
     in->bounce_flag = 1;
     in->tlb_tag = 1;
@@ -451,7 +457,7 @@ static void interp_vcpu_fini(struct vcpu *cpu)
 {
     if (!cpu->interp)
         return;
-    native_destroy(cpu->interp->native);
+    thunks_free(cpu->interp->thunks);
     munmap(cpu->interp->arena, ARENA_SIZE);
     munmap(cpu->interp, sizeof *cpu->interp);
     cpu->interp = NULL;

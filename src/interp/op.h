@@ -73,10 +73,10 @@ struct fault {
 };
 
 struct interp_head {
-    jmp_buf unwind;     /* where interp_raise() goes */
-    struct fault fault; /* what it recorded */
+    jmp_buf unwind;      /* where interp_raise() goes */
+    struct fault fault;  /* what it recorded */
     uint64_t return_rip; /* what INT n pushes: vcpu.rip stays its own, for faults on the way in */
-    int delivering;     /* vector whose delivery is under way, -1: none; for double faults */
+    int delivering;      /* vector whose delivery is under way, -1: none; for double faults */
 };
 
 /* ---- Decoding ---- */

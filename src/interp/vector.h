@@ -15,6 +15,9 @@ void vector_check_x87_pending(struct vcpu *cpu, const struct op *op);
 void vector_check_sse(struct vcpu *cpu, const struct op *op);
 /* A new TOP. The registers stay where they are, so the image, which has ST(0) first, turns. */
 void vector_set_top(struct vcpu *cpu, unsigned top);
+/* What every MMX instruction does: TOP becomes 0 and all registers valid. MMn is the physical
+ * register n. */
+void vector_enter_mmx(struct vcpu *cpu);
 /* Recompute ES and B of the status word from flags and masks. */
 void vector_normalize_fsw(struct vcpu *cpu);
 

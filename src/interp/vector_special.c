@@ -44,7 +44,7 @@ static uint64_t lane_address(struct vcpu *cpu, const struct op *op, const struct
 static void op_gather_scatter(struct vcpu *cpu, const struct op *op)
 {
     const struct special *s = (const struct special *)(uintptr_t)op->imm;
-    native_check_unit(cpu, op, s->unit);
+    vector_check_unit(cpu, op, s->unit);
     uint8_t *data = cpu->fpu.zmm[s->data];
     for (unsigned lane = 0; lane < s->lanes; lane++) {
         if (lane_wanted(cpu, s, lane)) {
@@ -66,24 +66,14 @@ static void op_gather_scatter(struct vcpu *cpu, const struct op *op)
     NEXT(cpu, op);
 }
 
-/* What every MMX instruction does: TOP becomes 0 and all registers valid. MMn is the physical
- * register n, and the image has ST(0) first. */
-static void enter_mmx(struct vcpu *cpu)
-{
-    vector_set_top(cpu, 0);
-    cpu->fpu.fx.ftw = 0xff;
-}
-
 /* MASKMOVQ, MASKMOVDQU: bytes whose mask byte is negative go to DS:[RDI]. op->dst data, op->src
  * mask, op->size bytes. */
 static void op_maskmov(struct vcpu *cpu, const struct op *op)
 {
-    native_check_unit(cpu, op, op->aux);
+    vector_check_unit(cpu, op, op->aux);
     bool mmx = op->size == 8;
-    if (mmx) {
-        vector_check_x87_pending(cpu, op);
-        enter_mmx(cpu);
-    }
+    if (mmx)
+        vector_enter_mmx(cpu);
     const uint8_t *data = mmx ? cpu->fpu.fx.st[op->dst] : cpu->fpu.zmm[op->dst];
     const uint8_t *mask = mmx ? cpu->fpu.fx.st[op->src] : cpu->fpu.zmm[op->src];
     uint64_t base = cpu->gpr[RDI], linear[16];

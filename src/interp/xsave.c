@@ -124,6 +124,12 @@ void vector_set_top(struct vcpu *cpu, unsigned top)
     fx->fsw = (uint16_t)((fx->fsw & ~0x3800u) | top << 11);
 }
 
+void vector_enter_mmx(struct vcpu *cpu)
+{
+    vector_set_top(cpu, 0);
+    cpu->fpu.fx.ftw = 0xff;
+}
+
 /* ES and B follow from the unmasked exception flags. */
 void vector_normalize_fsw(struct vcpu *cpu)
 {
