@@ -47,6 +47,15 @@ static void need_aligned(struct vcpu *cpu, const struct op *op, uint64_t at, uns
         interp_raise_error(cpu, op, VEC_GP, 0);
 }
 
+/* The x87 environment is a table of words or doublewords. */
+static uint64_t environment_address(struct vcpu *cpu, const struct op *op, unsigned size,
+                                    bool write)
+{
+    uint64_t at = operand_address(cpu, op, size, write);
+    vector_check_alignment(cpu, op, at, op->size == 2 ? 2 : 4);
+    return at;
+}
+
 /* ---- FXSAVE, FXRSTOR: op->aux is set with REX.W (64-bit FIP and FDP) ---- */
 
 #define MXCSR_MASK 0x2ffffu
@@ -571,7 +580,7 @@ static void op_fnstenv(struct vcpu *cpu, const struct op *op)
     uint8_t image[28];
     vector_check_x87(cpu, op);
     unsigned size = put_environment(cpu, op, image);
-    interp_store_bytes(cpu, op, operand_address(cpu, op, size, true), image, size);
+    interp_store_bytes(cpu, op, environment_address(cpu, op, size, true), image, size);
     cpu->fpu.fx.fcw |= 0x3f;
     vector_normalize_fsw(cpu);
     NEXT(cpu, op);
@@ -583,7 +592,7 @@ static void op_fldenv(struct vcpu *cpu, const struct op *op)
     vector_check_x87(cpu, op);
     vector_check_x87_pending(cpu, op);
     unsigned size = op->size == 2 ? 14 : 28;
-    interp_load_bytes(cpu, op, operand_address(cpu, op, size, false), image, size);
+    interp_load_bytes(cpu, op, environment_address(cpu, op, size, false), image, size);
     get_environment(cpu, op, image);
     NEXT(cpu, op);
 }
@@ -595,7 +604,7 @@ static void op_fnsave(struct vcpu *cpu, const struct op *op)
     unsigned size = put_environment(cpu, op, image);
     for (unsigned i = 0; i < 8; i++)
         memcpy(image + size + 10 * i, cpu->fpu.fx.st[i], 10);
-    interp_store_bytes(cpu, op, operand_address(cpu, op, size + 80, true), image, size + 80);
+    interp_store_bytes(cpu, op, environment_address(cpu, op, size + 80, true), image, size + 80);
     op_fninit(cpu, op);
 }
 
@@ -605,7 +614,7 @@ static void op_frstor(struct vcpu *cpu, const struct op *op)
     vector_check_x87(cpu, op);
     vector_check_x87_pending(cpu, op);
     unsigned size = op->size == 2 ? 14 : 28;
-    interp_load_bytes(cpu, op, operand_address(cpu, op, size + 80, false), image, size + 80);
+    interp_load_bytes(cpu, op, environment_address(cpu, op, size + 80, false), image, size + 80);
     get_environment(cpu, op, image);
     for (unsigned i = 0; i < 8; i++) {
         memset(cpu->fpu.fx.st[i], 0, 16);
