@@ -82,6 +82,7 @@ static const struct feature features[] = {
     {"avx512dq", 7, 0, EBX, 17, HOST, 4},
     {"rdseed", 7, 0, EBX, 18, HOST, LEVEL_EXTRA},
     {"adx", 7, 0, EBX, 19, SOFTWARE, LEVEL_EXTRA},
+    {"zero_fcs_fds", 7, 0, EBX, 13, ALWAYS, 1},
     {"smap", 7, 0, EBX, 20, SOFTWARE, 1},
     {"avx512ifma", 7, 0, EBX, 21, HOST, LEVEL_EXTRA},
     {"clflushopt", 7, 0, EBX, 23, SOFTWARE, LEVEL_EXTRA},

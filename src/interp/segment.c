@@ -559,21 +559,11 @@ static void op_arpl(struct vcpu *cpu, const struct op *op)
 {
     if (!cpu_protected(cpu))
         interp_raise(cpu, op, VEC_UD);
-    uint64_t at = 0;
-    if (op->aux2 & OPERAND_MEMORY) {
-        at = interp_linear(cpu, op, op->seg, op_effective_address(cpu, op), 2, true);
-    }
-    uint16_t value =
-        (uint16_t)(op->aux2 & OPERAND_MEMORY ? interp_load(cpu, op, at, 2) : cpu->gpr[op->dst]);
+    uint16_t value = (uint16_t)system_read_rm(cpu, op, 2);
     unsigned rpl = cpu->gpr[op->src] & 3;
     bool adjust = (value & 3u) < rpl;
-    if (adjust) {
-        value = (uint16_t)((value & ~3u) | rpl);
-        if (op->aux2 & OPERAND_MEMORY)
-            interp_store(cpu, op, at, 2, value);
-        else
-            reg_set(cpu, op->dst, 0, 2, value);
-    }
+    if (adjust)
+        system_write_rm(cpu, op, 2, (value & ~3u) | rpl);
     set_zf(cpu, adjust);
     NEXT(cpu, op);
 }

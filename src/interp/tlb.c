@@ -228,6 +228,10 @@ static void check_access(struct vcpu *cpu, const struct op *op, uint64_t linear,
     in->stats.slow_accesses++;
     if (in->mode.bits == 64 && (!is_canonical(linear) || !is_canonical(linear + size - 1)))
         raise_non_canonical(cpu, op);
+    /* A flat segment ends at 4 GiB. */
+    if (in->mode.bits != 64 && !(access & ACCESS_IMPLICIT) && linear >> 32 == 0 &&
+        (linear + size - 1) >> 32)
+        raise_non_canonical(cpu, op);
     if (in->align_check && !(access & ACCESS_IMPLICIT) && size <= 8 && (linear & (size - 1)))
         interp_raise_error(cpu, op, VEC_AC, 0);
 }

@@ -469,6 +469,13 @@ static void op_fldcw(struct vcpu *cpu, const struct op *op)
     NEXT(cpu, op);
 }
 
+/* What were the 8087's and the 287's own: nothing today, and they do not wait for exceptions. */
+static void op_fn_nothing(struct vcpu *cpu, const struct op *op)
+{
+    vector_check_x87(cpu, op);
+    NEXT(cpu, op);
+}
+
 /* WAIT: the only one that looks at MP. */
 static void op_fwait(struct vcpu *cpu, const struct op *op)
 {
@@ -630,23 +637,43 @@ bool bind_xsave(struct decode *d, struct op *op)
         op_fn *fn;
         uint8_t wide; /* the ...64 form */
     } table[] = {
-        {ZYDIS_MNEMONIC_FXSAVE, op_fxsave, 0},     {ZYDIS_MNEMONIC_FXSAVE64, op_fxsave, 1},
-        {ZYDIS_MNEMONIC_FXRSTOR, op_fxrstor, 0},   {ZYDIS_MNEMONIC_FXRSTOR64, op_fxrstor, 1},
-        {ZYDIS_MNEMONIC_XSAVE, op_xsave, 0},       {ZYDIS_MNEMONIC_XSAVE64, op_xsave, 1},
-        {ZYDIS_MNEMONIC_XSAVEOPT, op_xsaveopt, 0}, {ZYDIS_MNEMONIC_XSAVEOPT64, op_xsaveopt, 1},
-        {ZYDIS_MNEMONIC_XSAVEC, op_xsavec, 0},     {ZYDIS_MNEMONIC_XSAVEC64, op_xsavec, 1},
-        {ZYDIS_MNEMONIC_XSAVES, op_xsaves, 0},     {ZYDIS_MNEMONIC_XSAVES64, op_xsaves, 1},
-        {ZYDIS_MNEMONIC_XRSTOR, op_xrstor, 0},     {ZYDIS_MNEMONIC_XRSTOR64, op_xrstor, 1},
-        {ZYDIS_MNEMONIC_XRSTORS, op_xrstors, 0},   {ZYDIS_MNEMONIC_XRSTORS64, op_xrstors, 1},
-        {ZYDIS_MNEMONIC_XGETBV, op_xgetbv, 0},     {ZYDIS_MNEMONIC_XSETBV, op_xsetbv, 0},
-        {ZYDIS_MNEMONIC_LDMXCSR, op_ldmxcsr, 0},   {ZYDIS_MNEMONIC_STMXCSR, op_stmxcsr, 0},
-        {ZYDIS_MNEMONIC_VLDMXCSR, op_ldmxcsr, 0},  {ZYDIS_MNEMONIC_VSTMXCSR, op_stmxcsr, 0},
-        {ZYDIS_MNEMONIC_FNINIT, op_fninit, 0},     {ZYDIS_MNEMONIC_FNCLEX, op_fnclex, 0},
-        {ZYDIS_MNEMONIC_FNSTCW, op_fnstcw, 0},     {ZYDIS_MNEMONIC_FNSTSW, op_fnstsw, 0},
-        {ZYDIS_MNEMONIC_FLDCW, op_fldcw, 0},       {ZYDIS_MNEMONIC_FWAIT, op_fwait, 0},
-        {ZYDIS_MNEMONIC_EMMS, op_emms, 0},         {ZYDIS_MNEMONIC_FEMMS, op_emms, 0},
-        {ZYDIS_MNEMONIC_FNSTENV, op_fnstenv, 0},   {ZYDIS_MNEMONIC_FLDENV, op_fldenv, 0},
-        {ZYDIS_MNEMONIC_FNSAVE, op_fnsave, 0},     {ZYDIS_MNEMONIC_FRSTOR, op_frstor, 0},
+        {ZYDIS_MNEMONIC_FXSAVE, op_fxsave, 0},
+        {ZYDIS_MNEMONIC_FXSAVE64, op_fxsave, 1},
+        {ZYDIS_MNEMONIC_FXRSTOR, op_fxrstor, 0},
+        {ZYDIS_MNEMONIC_FXRSTOR64, op_fxrstor, 1},
+        {ZYDIS_MNEMONIC_XSAVE, op_xsave, 0},
+        {ZYDIS_MNEMONIC_XSAVE64, op_xsave, 1},
+        {ZYDIS_MNEMONIC_XSAVEOPT, op_xsaveopt, 0},
+        {ZYDIS_MNEMONIC_XSAVEOPT64, op_xsaveopt, 1},
+        {ZYDIS_MNEMONIC_XSAVEC, op_xsavec, 0},
+        {ZYDIS_MNEMONIC_XSAVEC64, op_xsavec, 1},
+        {ZYDIS_MNEMONIC_XSAVES, op_xsaves, 0},
+        {ZYDIS_MNEMONIC_XSAVES64, op_xsaves, 1},
+        {ZYDIS_MNEMONIC_XRSTOR, op_xrstor, 0},
+        {ZYDIS_MNEMONIC_XRSTOR64, op_xrstor, 1},
+        {ZYDIS_MNEMONIC_XRSTORS, op_xrstors, 0},
+        {ZYDIS_MNEMONIC_XRSTORS64, op_xrstors, 1},
+        {ZYDIS_MNEMONIC_XGETBV, op_xgetbv, 0},
+        {ZYDIS_MNEMONIC_XSETBV, op_xsetbv, 0},
+        {ZYDIS_MNEMONIC_LDMXCSR, op_ldmxcsr, 0},
+        {ZYDIS_MNEMONIC_STMXCSR, op_stmxcsr, 0},
+        {ZYDIS_MNEMONIC_VLDMXCSR, op_ldmxcsr, 0},
+        {ZYDIS_MNEMONIC_VSTMXCSR, op_stmxcsr, 0},
+        {ZYDIS_MNEMONIC_FDISI8087_NOP, op_fn_nothing, 0},
+        {ZYDIS_MNEMONIC_FENI8087_NOP, op_fn_nothing, 0},
+        {ZYDIS_MNEMONIC_FSETPM287_NOP, op_fn_nothing, 0},
+        {ZYDIS_MNEMONIC_FNINIT, op_fninit, 0},
+        {ZYDIS_MNEMONIC_FNCLEX, op_fnclex, 0},
+        {ZYDIS_MNEMONIC_FNSTCW, op_fnstcw, 0},
+        {ZYDIS_MNEMONIC_FNSTSW, op_fnstsw, 0},
+        {ZYDIS_MNEMONIC_FLDCW, op_fldcw, 0},
+        {ZYDIS_MNEMONIC_FWAIT, op_fwait, 0},
+        {ZYDIS_MNEMONIC_EMMS, op_emms, 0},
+        {ZYDIS_MNEMONIC_FEMMS, op_emms, 0},
+        {ZYDIS_MNEMONIC_FNSTENV, op_fnstenv, 0},
+        {ZYDIS_MNEMONIC_FLDENV, op_fldenv, 0},
+        {ZYDIS_MNEMONIC_FNSAVE, op_fnsave, 0},
+        {ZYDIS_MNEMONIC_FRSTOR, op_frstor, 0},
     };
     for (unsigned i = 0; i < ARRAY_SIZE(table); i++) {
         if (d->insn->mnemonic != table[i].mnemonic)

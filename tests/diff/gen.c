@@ -122,6 +122,9 @@ static bool unwanted(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
     case ZYDIS_MNEMONIC_SKINIT:
     case ZYDIS_MNEMONIC_MOVDIRI:
     case ZYDIS_MNEMONIC_MOVDIR64B:
+    /* The x87 environment's selectors: we say in CPUID that they are gone, this host keeps them. */
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_WRFSBASE:
     case ZYDIS_MNEMONIC_WRGSBASE:
         return true;
