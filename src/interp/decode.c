@@ -83,14 +83,19 @@ static void fill_memory(const struct decode *d, struct op *op)
         uint8_t shift;
         if (!bind_reg(o->mem.base, &op->base, &shift))
             op->base = REG_NONE;
-        /* A SIB byte without a base: Zydis 4.0.0 takes REX.B for one with 32-bit addresses. */
-        if (insn->address_width != 16 && insn->raw.modrm.mod == 0 && insn->raw.modrm.rm == 4 &&
-            insn->raw.sib.base == 5 && (insn->attributes & ZYDIS_ATTRIB_HAS_SIB))
+        /* A SIB byte without a base: with REX.B and 32-bit addresses Zydis 4.0.0 takes it for one
+         * with a base and without a displacement. */
+        bool no_base = insn->address_width != 16 && insn->raw.modrm.mod == 0 &&
+                       insn->raw.modrm.rm == 4 && insn->raw.sib.base == 5 &&
+                       (insn->attributes & ZYDIS_ATTRIB_HAS_SIB);
+        if (no_base)
             op->base = REG_NONE;
         if (!bind_reg(o->mem.index, &op->index, &shift))
             op->index = REG_NONE;
         op->scale_shift = o->mem.scale ? (uint8_t)__builtin_ctz(o->mem.scale) : 0;
-        op->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+        op->disp = no_base                        ? insn->raw.disp.value
+                   : o->mem.disp.has_displacement ? o->mem.disp.value
+                                                  : 0;
         if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
             op->base = REG_IP;
             op->disp += op->offset + insn->length;
