@@ -341,7 +341,8 @@ static inline uint64_t addr_offset(const struct vcpu *cpu, const struct op *op)
 static inline uint64_t addr_any(struct vcpu *cpu, const struct op *op, unsigned size, bool write)
 {
     uint64_t offset = addr_offset(cpu, op);
-    if (op->flags & OP_FLAT && op->addr_size != 2)
+    if (op->flags & OP_FLAT && op->addr_size != 2 &&
+        LIKELY(cpu->interp->mode.bits == 64 || offset + size - 1 <= UINT32_MAX))
         return offset;
     return interp_linear(cpu, op, op->seg, offset, size, write);
 }

@@ -131,7 +131,8 @@ static uint64_t operand(struct vcpu *cpu, const struct op *op, const struct nati
     uint64_t linear = addr_any(cpu, op, n->size, n->store);
     if (UNLIKELY(linear & n->align) && !(n->legacy && (cpu->fpu.fx.mxcsr & BIT(17))))
         interp_raise_error(cpu, op, VEC_GP, 0);
-    unsigned natural = n->size == 10 ? 8 : n->size & -n->size;
+    /* The processor takes more than 16 bytes as several of 16. */
+    unsigned natural = n->size == 10 ? 8 : MIN(n->size & -n->size, 16);
     if (UNLIKELY(cpu->interp->align_check) && (linear & (natural - 1)) &&
         (cpu->interp->mode.bits != 64 || is_canonical(linear)))
         interp_raise_error(cpu, op, VEC_AC, 0);
@@ -548,6 +549,14 @@ static bool no_fault_suppression(ZydisExceptionClass class)
     }
 }
 
+/* The mask has a bit for each byte, but these need all eight around it. */
+static bool works_on_groups(ZydisMnemonic mnemonic)
+{
+    return mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB ||
+           mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB ||
+           mnemonic == ZYDIS_MNEMONIC_VPMULTISHIFTQB;
+}
+
 static void find_masking(const struct decode *d, struct native *n, unsigned memory)
 {
     const ZydisDecodedInstruction *insn = d->insn;
@@ -585,17 +594,31 @@ static void find_masking(const struct decode *d, struct native *n, unsigned memo
         n->masking = MASK_ELEMENTS;
     }
     if (insn->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX ||
-        insn->avx.mask.reg == ZYDIS_REGISTER_NONE || insn->avx.mask.reg == ZYDIS_REGISTER_K0 ||
-        no_fault_suppression(insn->meta.exception_class)) {
+        insn->avx.mask.reg == ZYDIS_REGISTER_NONE || insn->avx.mask.reg == ZYDIS_REGISTER_K0) {
         n->masking = MASK_NONE;
         return;
     }
+    if (no_fault_suppression(insn->meta.exception_class)) {
+        n->masking = MASK_NONE;
+        n->load = true; /* what a masked store leaves alone goes through a copy too */
+        return;
+    }
     n->mask = (uint8_t)vector_register(insn->avx.mask.reg);
+    const ZydisDecodedOperand *dst = &d->operands[0];
+    bool to_vector = dst->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                     ZydisRegisterGetClass(dst->reg.value) != ZYDIS_REGCLASS_MASK;
     if (insn->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID) {
         n->masking = MASK_ANY;
         n->elements = (uint8_t)(insn->avx.vector_length / m->element_size);
-        if (d->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
-            n->elements = (uint8_t)MIN(n->elements, d->operands[0].element_count);
+        if (to_vector)
+            n->elements = (uint8_t)MIN(n->elements, dst->element_count);
+    } else if (works_on_groups(insn->mnemonic)) {
+        n->masking = MASK_ANY;
+        n->elements = (uint8_t)dst->element_count;
+    } else if (to_vector && dst->size == m->size) {
+        /* Sums of products have operands with more and smaller elements than the result. */
+        n->elements = (uint8_t)dst->element_count;
+        n->element = n->size / n->elements;
     }
 }
 
