@@ -204,7 +204,11 @@ unsigned interp_decode(struct vcpu *cpu, const uint8_t *bytes, unsigned len, str
         op->flags |= OP_REPNE;
 
     struct op plain = *op;
-    if (feature_offered(&cpu->machine->cpuid, &insn)) {
+    /* Knights Corner's VEX forms of scalar instructions are nobody else's. */
+    bool foreign = insn.meta.isa_ext == ZYDIS_ISA_EXT_KNC ||
+                   insn.meta.isa_ext == ZYDIS_ISA_EXT_KNCE ||
+                   insn.meta.isa_ext == ZYDIS_ISA_EXT_KNCV;
+    if (!foreign && feature_offered(&cpu->machine->cpuid, &insn)) {
         for (unsigned i = 0; i < ARRAY_SIZE(families); i++) {
             if (families[i](&d, op)) {
                 *ends_block = d.ends_block;

@@ -31,6 +31,9 @@ static inline uint64_t stack_peek(struct vcpu *cpu, const struct op *op, unsigne
 
 static inline void stack_push(struct vcpu *cpu, const struct op *op, unsigned size, uint64_t value)
 {
+    /* Of CALL and PUSH with a memory operand, op->seg is that operand's. */
+    if (cpu->interp->mode.bits == 64 && UNLIKELY(!is_canonical(cpu->gpr[RSP] - size)))
+        interp_raise_error(cpu, op, VEC_SS, 0);
     interp_store(cpu, op, stack_linear(cpu, op, -(int64_t)size, size, true), size, value);
     stack_adjust(cpu, -(uint64_t)size);
 }
