@@ -26,12 +26,14 @@ static inline void stack_adjust(struct vcpu *cpu, uint64_t delta)
 static inline uint64_t stack_peek(struct vcpu *cpu, const struct op *op, unsigned size,
                                   int64_t delta)
 {
+    if (cpu->interp->mode.bits == 64 && UNLIKELY(!is_canonical(cpu->gpr[RSP] + (uint64_t)delta)))
+        interp_raise_error(cpu, op, VEC_SS, 0);
     return interp_load(cpu, op, stack_linear(cpu, op, delta, size, false), size);
 }
 
 static inline void stack_push(struct vcpu *cpu, const struct op *op, unsigned size, uint64_t value)
 {
-    /* Of CALL and PUSH with a memory operand, op->seg is that operand's. */
+    /* Of PUSH with a memory operand, op->seg is that operand's; the same below. */
     if (cpu->interp->mode.bits == 64 && UNLIKELY(!is_canonical(cpu->gpr[RSP] - size)))
         interp_raise_error(cpu, op, VEC_SS, 0);
     interp_store(cpu, op, stack_linear(cpu, op, -(int64_t)size, size, true), size, value);
