@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <trivisor/trivisor.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -222,10 +223,11 @@ static int parse_options(struct run_options *o, int argc, char **argv)
     return EXIT_OK;
 }
 
+/* While the VM has the terminal it is in raw mode, where a newline does not return the carriage. */
 static void print_notice(void *opaque, const char *message)
 {
     (void)opaque;
-    fprintf(stderr, "trivisor: %s\r\n", message);
+    fprintf(stderr, "trivisor: %s%s\n", message, isatty(STDERR_FILENO) ? "\r" : "");
 }
 
 struct signal_wait {
@@ -268,9 +270,12 @@ int cmd_run(int argc, char **argv)
     if (!vm)
         return cli_fail("%s", err.message);
     if (!o.quiet)
-        fprintf(stderr, "trivisor: %s\n", tv_vm_mode_line(vm));
-    if (!o.quiet && tv_vm_serial_name(vm))
-        fprintf(stderr, "trivisor: serial port on %s\n", tv_vm_serial_name(vm));
+        print_notice(NULL, tv_vm_mode_line(vm));
+    if (!o.quiet && tv_vm_serial_name(vm)) {
+        char line[512];
+        snprintf(line, sizeof line, "serial port on %s", tv_vm_serial_name(vm));
+        print_notice(NULL, line);
+    }
 
     wait.vm = vm;
     pthread_t waiter;
