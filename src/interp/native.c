@@ -134,7 +134,7 @@ static uint64_t operand(struct vcpu *cpu, const struct op *op, const struct nati
     /* The processor takes more than 16 bytes as several of 16. */
     unsigned natural = n->size == 10 ? 8 : MIN(n->size & -n->size, 16);
     if (UNLIKELY(cpu->interp->align_check) && (linear & (natural - 1)) &&
-        (cpu->interp->mode.bits != 64 || is_canonical(linear)))
+        n->masking != MASK_SIGNS && (cpu->interp->mode.bits != 64 || is_canonical(linear)))
         interp_raise_error(cpu, op, VEC_AC, 0);
     return linear;
 }
@@ -215,20 +215,20 @@ static void run_by_elements(struct vcpu *cpu, const struct op *op, const struct 
     struct bounce b;
     uint8_t *at = b.bytes + (linear & 63);
     memset(b.bytes, 0, sizeof b.bytes);
-    for (uint64_t left = active; left; left &= left - 1) {
-        unsigned offset = (unsigned)__builtin_ctzll(left) * n->element;
+    /* Elements need no alignment of their own, even where alignment is checked. */
+    unsigned step = cpu->interp->align_check ? 1 : n->element;
+    for (unsigned offset = 0; offset < n->size; offset += step) {
+        if (!(active >> offset / n->element & 1))
+            continue;
         if (n->store)
-            interp_probe_write(cpu, op, linear + offset, n->element);
+            interp_probe_write(cpu, op, linear + offset, step);
         if (n->load)
-            interp_load_bytes(cpu, op, linear + offset, at + offset, n->element);
+            interp_load_bytes(cpu, op, linear + offset, at + offset, step);
     }
     run(cpu, op, n, at);
-    if (!n->store)
-        return;
-    for (uint64_t left = active; left; left &= left - 1) {
-        unsigned offset = (unsigned)__builtin_ctzll(left) * n->element;
-        interp_store_bytes(cpu, op, linear + offset, at + offset, n->element);
-    }
+    for (unsigned offset = 0; n->store && offset < n->size; offset += step)
+        if (active >> offset / n->element & 1)
+            interp_store_bytes(cpu, op, linear + offset, at + offset, step);
 }
 
 static void op_masked(struct vcpu *cpu, const struct op *op)
@@ -615,7 +615,7 @@ static void find_masking(const struct decode *d, struct native *n, unsigned memo
     } else if (works_on_groups(insn->mnemonic)) {
         n->masking = MASK_ANY;
         n->elements = (uint8_t)dst->element_count;
-    } else if (to_vector && dst->size == m->size) {
+    } else if (to_vector && dst->element_count < m->element_count && dst->size == m->size) {
         /* Sums of products have operands with more and smaller elements than the result. */
         n->elements = (uint8_t)dst->element_count;
         n->element = n->size / n->elements;
@@ -785,6 +785,9 @@ bool bind_native(struct decode *d, struct op *op)
         n.key.k_write |= (uint8_t)(3u << pair);
     }
     if (!choose_unit(d, &n, &c) || !rewrite(&r, &n.key))
+        return false;
+    /* Its 64-bit form is not taken for the 32-bit one where there is none. */
+    if (insn->mnemonic == ZYDIS_MNEMONIC_VPINSRD && d->mode.bits != 64 && insn->raw.vex.W)
         return false;
     n.pointers = n.unit == UNIT_X87 && insn->mnemonic != ZYDIS_MNEMONIC_FFREE &&
                  insn->mnemonic != ZYDIS_MNEMONIC_FNOP;

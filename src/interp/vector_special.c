@@ -39,6 +39,24 @@ static uint64_t lane_address(struct vcpu *cpu, const struct op *op, const struct
     return interp_linear(cpu, op, op->seg, offset, s->element, s->scatter);
 }
 
+static void transfer(struct vcpu *cpu, const struct op *op, const struct special *s, uint64_t at,
+                     uint8_t *element)
+{
+    /* Lanes need no alignment, even where alignment is checked. */
+    unsigned step = cpu->interp->align_check ? 1 : s->element;
+    uint8_t bytes[8];
+    for (unsigned i = 0; s->scatter && i < s->element; i += step)
+        interp_probe_write(cpu, op, at + i, step);
+    for (unsigned i = 0; i < s->element; i += step) {
+        if (s->scatter)
+            interp_store(cpu, op, at + i, step, host_load(element + i, step));
+        else
+            host_store(bytes + i, step, interp_load(cpu, op, at + i, step));
+    }
+    if (!s->scatter)
+        memcpy(element, bytes, s->element);
+}
+
 /* A fault leaves the lanes before it done and their mask bits clear: the instruction goes on there
  * when it runs again. */
 static void op_gather_scatter(struct vcpu *cpu, const struct op *op)
@@ -50,10 +68,7 @@ static void op_gather_scatter(struct vcpu *cpu, const struct op *op)
         if (lane_wanted(cpu, s, lane)) {
             uint64_t at = lane_address(cpu, op, s, lane);
             uint8_t *element = data + lane * s->element;
-            if (s->scatter)
-                interp_store(cpu, op, at, s->element, host_load(element, s->element));
-            else
-                host_store(element, s->element, interp_load(cpu, op, at, s->element));
+            transfer(cpu, op, s, at, element);
         }
         lane_done(cpu, s, lane);
     }
@@ -74,6 +89,8 @@ static void op_maskmov(struct vcpu *cpu, const struct op *op)
     bool mmx = op->size == 8;
     if (mmx)
         vector_enter_mmx(cpu);
+    if (cpu->interp->align_check && (cpu->gpr[RDI] & (op->size - 1u)))
+        interp_raise_error(cpu, op, VEC_AC, 0);
     const uint8_t *data = mmx ? cpu->fpu.fx.st[op->dst] : cpu->fpu.zmm[op->dst];
     const uint8_t *mask = mmx ? cpu->fpu.fx.st[op->src] : cpu->fpu.zmm[op->src];
     uint64_t base = cpu->gpr[RDI], linear[16];
