@@ -19,6 +19,7 @@ enum reg { EAX, EBX, ECX, EDX };
 enum source {
     HOST,     /* only where the host has it */
     SOFTWARE, /* the interpreter can do it on any host; KVM only where the host has it */
+    DEVICE,   /* our own devices and MSRs: in any mode, on any host */
     ALWAYS,   /* a statement, not an ability */
 };
 enum { LEVEL_EXTRA = 9 }; /* beyond the levels: "host" and "max" only */
@@ -37,13 +38,13 @@ static const struct feature features[] = {
     {"tsc", 1, 0, EDX, 4, SOFTWARE, 1},
     {"msr", 1, 0, EDX, 5, SOFTWARE, 1},
     {"pae", 1, 0, EDX, 6, SOFTWARE, 1},
-    {"mce", 1, 0, EDX, 7, SOFTWARE, 1},
+    {"mce", 1, 0, EDX, 7, DEVICE, 1},
     {"cx8", 1, 0, EDX, 8, SOFTWARE, 1},
-    {"apic", 1, 0, EDX, 9, SOFTWARE, 1},
+    {"apic", 1, 0, EDX, 9, DEVICE, 1},
     {"sep", 1, 0, EDX, 11, SOFTWARE, 1},
-    {"mtrr", 1, 0, EDX, 12, SOFTWARE, 1},
+    {"mtrr", 1, 0, EDX, 12, DEVICE, 1},
     {"pge", 1, 0, EDX, 13, SOFTWARE, 1},
-    {"mca", 1, 0, EDX, 14, SOFTWARE, 1},
+    {"mca", 1, 0, EDX, 14, DEVICE, 1},
     {"cmov", 1, 0, EDX, 15, SOFTWARE, 1},
     {"pat", 1, 0, EDX, 16, SOFTWARE, 1},
     {"pse36", 1, 0, EDX, 17, SOFTWARE, 1},
@@ -60,10 +61,10 @@ static const struct feature features[] = {
     {"pcid", 1, 0, ECX, 17, SOFTWARE, 1},
     {"sse4_1", 1, 0, ECX, 19, HOST, 2},
     {"sse4_2", 1, 0, ECX, 20, HOST, 2},
-    {"x2apic", 1, 0, ECX, 21, SOFTWARE, 1},
+    {"x2apic", 1, 0, ECX, 21, DEVICE, 1},
     {"movbe", 1, 0, ECX, 22, SOFTWARE, 3},
     {"popcnt", 1, 0, ECX, 23, SOFTWARE, 2},
-    {"tsc_deadline_timer", 1, 0, ECX, 24, SOFTWARE, 1},
+    {"tsc_deadline_timer", 1, 0, ECX, 24, DEVICE, 1},
     {"aes", 1, 0, ECX, 25, HOST, LEVEL_EXTRA},
     {"xsave", 1, 0, ECX, 26, HOST, 3},
     {"avx", 1, 0, ECX, 28, HOST, 3},
@@ -71,7 +72,7 @@ static const struct feature features[] = {
     {"rdrand", 1, 0, ECX, 30, HOST, LEVEL_EXTRA},
     {"hypervisor", 1, 0, ECX, 31, ALWAYS, 1},
     {"fsgsbase", 7, 0, EBX, 0, SOFTWARE, LEVEL_EXTRA},
-    {"tsc_adjust", 7, 0, EBX, 1, SOFTWARE, 1},
+    {"tsc_adjust", 7, 0, EBX, 1, DEVICE, 1},
     {"bmi1", 7, 0, EBX, 3, SOFTWARE, 3},
     {"avx2", 7, 0, EBX, 5, HOST, 3},
     {"smep", 7, 0, EBX, 7, SOFTWARE, 1},
@@ -194,7 +195,8 @@ static bool host_has(const struct feature *f)
 
 static bool can_give(const struct feature *f, enum cpuid_engine engine)
 {
-    if (f->source == ALWAYS || (f->source == SOFTWARE && engine == CPUID_FOR_INTERP))
+    if (f->source == ALWAYS || f->source == DEVICE ||
+        (f->source == SOFTWARE && engine == CPUID_FOR_INTERP))
         return true;
     return host_has(f);
 }
@@ -411,6 +413,7 @@ int cpuid_build(struct cpuid_table *t, const char *model, enum cpuid_engine engi
 
     struct cpuid_leaf vendor = host_leaf(0, 0);
     t->vendor = vendor.ebx == signature_INTEL_ebx ? VENDOR_INTEL : VENDOR_AMD;
+    t->strict = level < LEVEL_EXTRA;
     t->phys_bits = MIN(host_leaf(0x80000008, 0).eax & 0xff, 52u);
     if (t->phys_bits < 36)
         t->phys_bits = 40;
@@ -434,6 +437,42 @@ int cpuid_build(struct cpuid_table *t, const char *model, enum cpuid_engine engi
     add_leaf(t, 0x40000000, 0, 0x40000010, 0x76697254 /* "Triv" */, 0x726f7369 /* "isor" */,
              0x004d4d56 /* "VMM" */);
     add_leaf(t, 0x40000010, 0, (uint32_t)(tsc_hz / 1000), 1000000, 0, 0);
+    set_supported_bits(t);
+    return 0;
+}
+
+static bool leaf_has(const struct cpuid_leaf *leaves, unsigned count, const struct feature *f)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct cpuid_leaf l = leaves[i];
+        if (l.leaf == f->leaf && l.subleaf == f->subleaf)
+            return *reg_of(&l, f->reg) >> f->bit & 1;
+    }
+    return false;
+}
+
+int cpuid_limit(struct cpuid_table *t, const struct cpuid_leaf *can, unsigned count,
+                struct tv_error *err)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
+        const struct feature *f = &features[i];
+        bool engine_gives = f->source != DEVICE && f->source != ALWAYS;
+        if (!engine_gives || !has(t, f->name) || leaf_has(can, count, f))
+            continue;
+        if (t->strict)
+            return tv_fail(err, "--cpu: this mode cannot give '%s' on this host", f->name);
+        set_feature(t, f, false);
+    }
+    drop_dependents(t);
+    if (t->vendor == VENDOR_AMD)
+        find_or_add(t, 0x80000001, 0)->edx &= find_or_add(t, 1, 0)->edx | ~AMD_REPEATED;
+    for (unsigned i = 0; i < t->count;) {
+        if (t->leaves[i].leaf == 0xd && t->leaves[i].subleaf != 1)
+            t->leaves[i] = t->leaves[--t->count];
+        else
+            i++;
+    }
+    add_xsave(t);
     set_supported_bits(t);
     return 0;
 }

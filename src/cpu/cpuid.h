@@ -22,6 +22,7 @@ struct cpuid_table {
     uint64_t xcr0_supported;
     uint64_t efer_supported, cr4_supported; /* bits that the guest may set */
     uint8_t phys_bits;                      /* MAXPHYADDR */
+    bool strict;                            /* the model names a level: nothing may be missing */
 };
 
 enum cpu_vendor { VENDOR_INTEL, VENDOR_AMD };
@@ -36,6 +37,13 @@ enum cpuid_engine { CPUID_FOR_INTERP, CPUID_FOR_KVM };
  */
 int cpuid_build(struct cpuid_table *table, const char *model, enum cpuid_engine engine,
                 unsigned vcpus, uint64_t tsc_hz, struct tv_error *err);
+
+/*
+ * Take out what an engine cannot do, going by the leaves that it says it `can`. What our own
+ * devices and MSRs give stays. Returns 0, or -1 with `err` filled where the model promised it.
+ */
+int cpuid_limit(struct cpuid_table *table, const struct cpuid_leaf *can, unsigned count,
+                struct tv_error *err);
 
 /* CPUID as `cpu` executes it, with the bits that follow CR4, XCR0 and the APIC ID filled in. */
 struct cpuid_leaf cpuid_query(const struct vcpu *cpu, uint32_t leaf, uint32_t subleaf);

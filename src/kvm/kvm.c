@@ -148,28 +148,49 @@ static int set_msr_filter(struct kvm_vm *vm, struct tv_error *err)
     return 0;
 }
 
-/* Of the MSRs that struct vcpu holds and the processor uses, those that this KVM knows. */
-static int find_msrs(struct kvm_vm *vm, struct tv_error *err)
+/* Of the MSRs that struct vcpu holds and the processor uses, those that this KVM gives. (Its list
+ * of MSRs is of no use: some KVMs leave out what they have.) */
+static void find_msrs(struct kvm_vm *vm, int vcpu_fd)
 {
     static const uint32_t wanted[] = {
         MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP,   MSR_PAT,     MSR_STAR,     MSR_LSTAR,
         MSR_CSTAR,       MSR_SFMASK,       MSR_KERNEL_GS_BASE, MSR_TSC_AUX, MSR_SPEC_CTRL};
-    enum { ROOM = 1024 };
-    struct kvm_msr_list *list = calloc(1, sizeof *list + ROOM * sizeof list->indices[0]);
-    if (!list)
-        return tv_fail(err, "out of memory");
-    list->nmsrs = ROOM;
-    if (kvm_ioctl(vm->dev_fd, KVM_GET_MSR_INDEX_LIST, list) < 0) {
-        int error = errno;
-        free(list);
-        return tv_fail_errno(err, error, "KVM does not list its MSRs");
+    vm->msr_count = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(wanted); i++) {
+        struct {
+            struct kvm_msrs head;
+            struct kvm_msr_entry entry;
+        } image = {.head.nmsrs = 1, .entry.index = wanted[i]};
+        if (kvm_ioctl(vcpu_fd, KVM_GET_MSRS, &image) == 1)
+            vm->msrs[vm->msr_count++] = wanted[i];
     }
-    for (unsigned i = 0; i < ARRAY_SIZE(wanted); i++)
-        for (unsigned j = 0; j < list->nmsrs; j++)
-            if (list->indices[j] == wanted[i])
-                vm->msrs[vm->msr_count++] = wanted[i];
-    free(list);
-    return 0;
+}
+
+/* Take out of the CPUID model what this KVM cannot do. */
+static int limit_cpuid(struct machine *m, struct kvm_vm *vm, struct tv_error *err)
+{
+    enum { ROOM = 256 };
+    struct kvm_cpuid2 *can = calloc(1, sizeof *can + ROOM * sizeof can->entries[0]);
+    struct cpuid_leaf *leaves = calloc(ROOM, sizeof *leaves);
+    int result;
+    if (!can || !leaves) {
+        result = tv_fail(err, "out of memory");
+        goto out;
+    }
+    can->nent = ROOM;
+    if (kvm_ioctl(vm->dev_fd, KVM_GET_SUPPORTED_CPUID, can) < 0) {
+        result = tv_fail_errno(err, errno, "KVM does not tell what it supports");
+        goto out;
+    }
+    for (unsigned i = 0; i < can->nent; i++) {
+        const struct kvm_cpuid_entry2 *e = &can->entries[i];
+        leaves[i] = (struct cpuid_leaf){e->function, e->index, e->eax, e->ebx, e->ecx, e->edx};
+    }
+    result = cpuid_limit(&m->cpuid, leaves, can->nent, err);
+out:
+    free(can);
+    free(leaves);
+    return result;
 }
 
 static int build_vm(struct machine *m, struct kvm_vm *vm, struct tv_error *err)
@@ -197,9 +218,7 @@ static int build_vm(struct machine *m, struct kvm_vm *vm, struct tv_error *err)
         set_slot(vm, 1, HIGH_RAM_BASE, mem->size - mem->low_size, mem->ram + mem->low_size, err) <
             0)
         return -1;
-    if (set_msr_filter(vm, err) < 0)
-        return -1;
-    return find_msrs(vm, err);
+    return set_msr_filter(vm, err) < 0 ? -1 : limit_cpuid(m, vm, err);
 }
 
 static void kvm_machine_fini(struct machine *m)
@@ -265,7 +284,11 @@ static int create_vcpu(struct vcpu *cpu, struct kvm_vm *vm, struct tv_error *err
     if (run == MAP_FAILED)
         return tv_fail_errno(err, errno, "cannot map vCPU %u", cpu->index);
     k->run = run;
-    return set_cpuid(cpu, err);
+    if (set_cpuid(cpu, err) < 0)
+        return -1;
+    if (cpu->index == 0)
+        find_msrs(vm, k->fd);
+    return 0;
 }
 
 static int kvm_machine_init(struct machine *m, struct tv_error *err)

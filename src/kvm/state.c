@@ -291,18 +291,44 @@ int kvm_state_set_msr(struct vcpu *cpu, uint32_t index, uint64_t value)
     return kvm_ioctl(cpu->kvm->fd, KVM_SET_MSRS, &image) == 1 ? 0 : -1;
 }
 
+/* KVM's offset of the guest's TSC, set and read back: some KVMs take it and do nothing. */
+static bool set_tsc_offset(struct kvm_vcpu *k, uint64_t offset)
+{
+    uint64_t is = ~offset;
+    struct kvm_device_attr attr = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
+    if (!k->vm->has_tsc_offset || kvm_ioctl(k->fd, KVM_SET_DEVICE_ATTR, &attr) < 0)
+        return false;
+    attr.addr = (uintptr_t)&is;
+    return kvm_ioctl(k->fd, KVM_GET_DEVICE_ATTR, &attr) == 0 && is == offset;
+}
+
+/* The same through the TSC itself, for KVMs without that attribute: right to some microseconds. */
+static bool set_tsc_value(struct vcpu *cpu)
+{
+    struct msr_image image = {.head.nmsrs = 1, .entries[0] = {.index = MSR_TSC}};
+    uint64_t near = cpu->machine->clock.tsc_hz / 1000;
+    if (kvm_state_set_msr(cpu, MSR_TSC, cpu_read_tsc(cpu)) < 0 ||
+        kvm_ioctl(cpu->kvm->fd, KVM_GET_MSRS, &image) != 1)
+        return false;
+    return cpu_read_tsc(cpu) - image.entries[0].data + near < 2 * near;
+}
+
 /* The time base counts the host's TSC, so the guest's runs at the same rate and differs by a
- * constant, which pauses and the guest's own writes change. */
+ * constant, which pauses and the guest's own writes change. Where KVM cannot make it differ, the
+ * guest has the host's TSC, and the local APIC's deadlines are told so. */
 void kvm_state_set_tsc(struct vcpu *cpu)
 {
     struct kvm_vcpu *k = cpu->kvm;
     uint64_t offset = cpu->tsc_offset - cpu->machine->clock.host_base;
     if (k->tsc_known && k->tsc_offset == offset)
         return;
-    struct kvm_device_attr attr = {
-        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
-    if (!k->vm->has_tsc_offset || kvm_ioctl(k->fd, KVM_SET_DEVICE_ATTR, &attr) < 0)
-        kvm_state_set_msr(cpu, MSR_TSC, cpu_read_tsc(cpu));
+    if (!set_tsc_offset(k, offset) && !set_tsc_value(cpu)) {
+        cpu->tsc_offset = cpu->machine->clock.host_base;
+        if (cpu->lapic)
+            lapic_set_tsc_offset(cpu->lapic, (int64_t)cpu->tsc_offset);
+        offset = 0;
+    }
     k->tsc_offset = offset;
     k->tsc_known = true;
 }
