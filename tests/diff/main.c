@@ -339,8 +339,10 @@ int main(int argc, char **argv)
                    differences, done + i, seed, last_mnemonic(&shrunk));
             print_test(&shrunk);
             printf("after:\n%s\n", d.text);
-            if (!keep_going)
-                return 1;
+            if (!keep_going) {
+                count = done + i + 1;
+                break;
+            }
             memcpy(batch->outcomes, rest, sizeof rest);
         }
         done += n;
