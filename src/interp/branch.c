@@ -106,8 +106,7 @@ static void call_relative(struct vcpu *cpu, const struct op *op)
 static void call_indirect(struct vcpu *cpu, const struct op *op)
 {
     /* The stack is looked at before the target. */
-    if (cpu->interp->mode.bits == 64 && UNLIKELY(!is_canonical(cpu->gpr[RSP] - op->size)))
-        interp_raise_error(cpu, op, VEC_SS, 0);
+    stack_probe(cpu, op, op->size);
     uint64_t target = indirect_target(cpu, op);
     stack_push(cpu, op, op->size, next_rip(cpu, op));
     cpu->rip = target;

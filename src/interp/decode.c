@@ -207,9 +207,10 @@ unsigned interp_decode(struct vcpu *cpu, const uint8_t *bytes, unsigned len, str
     /* Knights Corner's VEX forms of scalar instructions are nobody else's. */
     bool foreign = insn.meta.isa_ext == ZYDIS_ISA_EXT_KNC ||
                    insn.meta.isa_ext == ZYDIS_ISA_EXT_KNCE ||
-                   insn.meta.isa_ext == ZYDIS_ISA_EXT_KNCV ||
-                   (insn.mnemonic == ZYDIS_MNEMONIC_CLZERO &&
-                    (insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPNE)));
+                   insn.meta.isa_ext == ZYDIS_ISA_EXT_KNCV;
+    /* With a REP prefix CLZERO's opcode is another instruction's. */
+    for (unsigned i = 0; insn.mnemonic == ZYDIS_MNEMONIC_CLZERO && i < insn.raw.prefix_count; i++)
+        foreign |= insn.raw.prefixes[i].value == 0xf2 || insn.raw.prefixes[i].value == 0xf3;
     if (!foreign && feature_offered(&cpu->machine->cpuid, &insn)) {
         for (unsigned i = 0; i < ARRAY_SIZE(families); i++) {
             if (families[i](&d, op)) {

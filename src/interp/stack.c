@@ -68,11 +68,9 @@ static void pop_m(struct vcpu *cpu, const struct op *op)
 
 static const uint8_t all_registers[8] = {RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI};
 
+/* Stores that come before one that faults have happened, as on the processor; RSP has not moved. */
 static void pusha(struct vcpu *cpu, const struct op *op)
 {
-    for (int i = 0; i < 8; i++)
-        interp_probe_write(cpu, op, stack_linear(cpu, op, -(i + 1) * (int)op->size, op->size, true),
-                           op->size);
     uint64_t sp = cpu->gpr[RSP];
     for (int i = 0; i < 8; i++) {
         uint64_t value = all_registers[i] == RSP ? sp : cpu->gpr[all_registers[i]];

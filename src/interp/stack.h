@@ -31,6 +31,14 @@ static inline uint64_t stack_peek(struct vcpu *cpu, const struct op *op, unsigne
     return interp_load(cpu, op, stack_linear(cpu, op, delta, size, false), size);
 }
 
+/* Would a push of `size` bytes fault? */
+static inline void stack_probe(struct vcpu *cpu, const struct op *op, unsigned size)
+{
+    if (cpu->interp->mode.bits == 64 && UNLIKELY(!is_canonical(cpu->gpr[RSP] - size)))
+        interp_raise_error(cpu, op, VEC_SS, 0);
+    interp_probe_write(cpu, op, stack_linear(cpu, op, -(int64_t)size, size, true), size);
+}
+
 static inline void stack_push(struct vcpu *cpu, const struct op *op, unsigned size, uint64_t value)
 {
     /* Of PUSH with a memory operand, op->seg is that operand's; the same below. */
