@@ -49,6 +49,7 @@ struct fpu {
     _Alignas(64) uint8_t zmm[32][64]; /* xmm and ymm registers are their low parts */
     uint64_t k[8];
     uint32_t pkru;
+    uint16_t fcs, fds; /* selectors that go with fx.fip and fx.fdp where those are 32 bits wide */
 };
 
 /* Why the vCPU's thread must leave guest code and look around: bits of vcpu.attention. */

@@ -104,6 +104,7 @@ void xstate_get(struct vcpu *cpu, unsigned component, const void *from)
     case XSTATE_X87:
         memcpy(&f->fx, p, 24);
         memcpy(f->fx.st, p + 32, sizeof f->fx.st);
+        f->fcs = f->fds = 0;
         break;
     case XSTATE_SSE:
         for (unsigned i = 0; i < 16; i++)
@@ -138,6 +139,7 @@ void xstate_init(struct vcpu *cpu, unsigned component)
         memset(&cpu->fpu.fx, 0, 24);
         memset(cpu->fpu.fx.st, 0, sizeof cpu->fpu.fx.st);
         cpu->fpu.fx.fcw = 0x37f;
+        cpu->fpu.fcs = cpu->fpu.fds = 0;
     } else {
         xstate_get(cpu, component, zero);
     }

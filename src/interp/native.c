@@ -272,18 +272,20 @@ static void run_x87(struct vcpu *cpu, const struct op *op)
     struct fxsave *fx = &cpu->fpu.fx;
     vector_check_unit(cpu, op, n->unit);
     uint64_t fip = fx->fip, fdp = fx->fdp;
-    uint16_t fop = fx->fop;
+    uint16_t fop = fx->fop, fcs = cpu->fpu.fcs, fds = cpu->fpu.fds;
     if (n->pointers) {
         fip = (cpu->rip + op->offset) & cpu->interp->ip_mask;
         if (!cpu_protected(cpu)) /* where segments are mere addresses, pointers are linear */
             fip += cpu->seg[CS].base;
         fop = n->fop;
+        fcs = cpu->seg[CS].selector;
     }
     if (n->size) {
         if (n->pointers) {
             fdp = op_effective_address(cpu, op);
             if (!cpu_protected(cpu))
                 fdp += cpu->seg[op->seg].base;
+            fds = cpu->seg[op->seg].selector;
         }
         run_memory(cpu, op, n);
     } else {
@@ -292,6 +294,8 @@ static void run_x87(struct vcpu *cpu, const struct op *op)
     fx->fip = fip;
     fx->fdp = fdp;
     fx->fop = fop;
+    cpu->fpu.fcs = fcs;
+    cpu->fpu.fds = fds;
 }
 
 static void op_x87(struct vcpu *cpu, const struct op *op)
@@ -598,7 +602,8 @@ static void find_masking(const struct decode *d, struct native *n, unsigned memo
         n->masking = MASK_NONE;
         return;
     }
-    if (no_fault_suppression(insn->meta.exception_class)) {
+    if (no_fault_suppression(insn->meta.exception_class) ||
+        insn->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW) {
         n->masking = MASK_NONE;
         n->load = true; /* what a masked store leaves alone goes through a copy too */
         return;

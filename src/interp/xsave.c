@@ -66,12 +66,23 @@ static uint32_t mxcsr_mask(const struct vcpu *cpu)
     return CPUID_HAS(&cpu->machine->cpuid, 0x80000001, 0, ecx, 7) ? MXCSR_MASK : 0xffffu;
 }
 
-/* Outside REX.W the pointers are 32 bits of offset and a selector that today's processors leave
- * zero. */
-static void narrow_pointers(struct fxsave *image)
+/* Without REX.W the pointers are 32 bits of offset and a selector. */
+static void narrow_pointers(const struct vcpu *cpu, struct fxsave *image)
 {
-    image->fip &= 0xffffffff;
-    image->fdp &= 0xffffffff;
+    image->fip = (uint32_t)image->fip | (uint64_t)cpu->fpu.fcs << 32;
+    image->fdp = (uint32_t)image->fdp | (uint64_t)cpu->fpu.fds << 32;
+}
+
+/* The reverse, in place, after the image was loaded. */
+static void take_pointers(struct vcpu *cpu, bool wide)
+{
+    struct fxsave *fx = &cpu->fpu.fx;
+    cpu->fpu.fcs = wide ? 0 : (uint16_t)(fx->fip >> 32);
+    cpu->fpu.fds = wide ? 0 : (uint16_t)(fx->fdp >> 32);
+    if (!wide) {
+        fx->fip = (uint32_t)fx->fip;
+        fx->fdp = (uint32_t)fx->fdp;
+    }
 }
 
 static bool fast_fxsr(const struct vcpu *cpu)
@@ -91,7 +102,7 @@ static void op_fxsave(struct vcpu *cpu, const struct op *op)
     image.mxcsr = cpu->fpu.fx.mxcsr;
     image.mxcsr_mask = mxcsr_mask(cpu);
     if (!op->aux)
-        narrow_pointers(&image);
+        narrow_pointers(cpu, &image);
     unsigned xmms = cpu_64bit(cpu) ? 16 : 8;
     if (!fast_fxsr(cpu))
         for (unsigned i = 0; i < xmms; i++)
@@ -109,9 +120,8 @@ static void op_fxrstor(struct vcpu *cpu, const struct op *op)
     interp_load_bytes(cpu, op, at, &image, sizeof image);
     if (image.mxcsr & ~mxcsr_mask(cpu))
         interp_raise_error(cpu, op, VEC_GP, 0);
-    if (!op->aux)
-        narrow_pointers(&image);
     memcpy(&cpu->fpu.fx, &image, 24);
+    take_pointers(cpu, op->aux);
     memcpy(cpu->fpu.fx.st, image.st, sizeof image.st);
     cpu->fpu.fx.mxcsr = image.mxcsr;
     unsigned xmms = cpu_64bit(cpu) ? 16 : 8;
@@ -207,7 +217,7 @@ static void save_component(const struct vcpu *cpu, const struct op *op, unsigned
         struct fxsave image;
         memcpy(&image, full, 24);
         if (!op->aux)
-            narrow_pointers(&image);
+            narrow_pointers(cpu, &image);
         memcpy(at, &image, 24);
         memcpy(at + 32, full + 32, 128);
         return;
@@ -275,13 +285,11 @@ static void restore_component(struct vcpu *cpu, const struct op *op, unsigned i,
     bool half = !cpu_64bit(cpu) && (i == XSTATE_SSE || i == XSTATE_AVX || i == XSTATE_ZMM_HI256);
     xstate_put(cpu, i, full);
     memcpy(full, from, half ? size / 2 : size);
-    if (i == XSTATE_X87 && !op->aux) {
-        memset(full + 12, 0, 4);
-        memset(full + 20, 0, 4);
-    }
     xstate_get(cpu, i, full);
-    if (i == XSTATE_X87)
+    if (i == XSTATE_X87) {
+        take_pointers(cpu, op->aux);
         vector_normalize_fsw(cpu);
+    }
 }
 
 static void check_header(struct vcpu *cpu, const struct op *op, const uint64_t *header,
@@ -432,6 +440,7 @@ static void op_fninit(struct vcpu *cpu, const struct op *op)
     fx->ftw = 0;
     fx->fop = 0;
     fx->fip = fx->fdp = 0;
+    cpu->fpu.fcs = cpu->fpu.fds = 0;
     NEXT(cpu, op);
 }
 
@@ -528,8 +537,8 @@ static unsigned put_environment(const struct vcpu *cpu, const struct op *op, uin
     const struct fxsave *fx = &cpu->fpu.fx;
     bool real = !cpu_protected(cpu);
     if (op->size == 2) {
-        uint16_t w[7] = {fx->fcw,           fx->fsw, full_tags(fx), (uint16_t)fx->fip, 0,
-                         (uint16_t)fx->fdp, 0};
+        uint16_t w[7] = {fx->fcw,      fx->fsw,           full_tags(fx), (uint16_t)fx->fip,
+                         cpu->fpu.fcs, (uint16_t)fx->fdp, cpu->fpu.fds};
         if (real) {
             w[4] = (uint16_t)((fx->fip >> 4 & 0xf000) | (fx->fop & 0x7ff));
             w[6] = (uint16_t)(fx->fdp >> 4 & 0xf000);
@@ -541,9 +550,9 @@ static unsigned put_environment(const struct vcpu *cpu, const struct op *op, uin
                      fx->fsw | 0xffff0000u,
                      full_tags(fx) | 0xffff0000u,
                      (uint32_t)fx->fip,
-                     (uint32_t)(fx->fop & 0x7ff) << 16,
+                     (uint32_t)(fx->fop & 0x7ff) << 16 | cpu->fpu.fcs,
                      (uint32_t)fx->fdp,
-                     0xffff0000u};
+                     0xffff0000u | cpu->fpu.fds};
     if (real) {
         d[3] = (uint32_t)(fx->fip & 0xffff) | 0xffff0000u;
         d[4] = (uint32_t)(fx->fip >> 4 & 0x0ffff000) | (fx->fop & 0x7ff);
@@ -577,6 +586,8 @@ static void get_environment(struct vcpu *cpu, const struct op *op, const uint8_t
     } else {
         fx->fip = v[3];
         fx->fdp = v[5];
+        cpu->fpu.fcs = (uint16_t)v[4];
+        cpu->fpu.fds = (uint16_t)v[6];
         fx->fop = op->size == 2 ? 0 : v[4] >> 16 & 0x7ff;
     }
     vector_normalize_fsw(cpu);
