@@ -11,6 +11,7 @@
 #define ANY_BITS      (~UINT64_C(0))
 
 enum msr_kind {
+    MTRR,      /* as STORED, and the memory types in it must exist */
     STORED,    /* a field of struct vcpu; `mask` can be written, other bits are #GP */
     CANONICAL, /* the same, and the value must be a canonical address */
     CONSTANT,  /* `mask` is the value; writes are #GP */
@@ -55,11 +56,11 @@ static const struct msr table[] = {
     {MSR_MISC_ENABLE, 1, STORED, INTEL, FIELD(misc_enable), UINT64_C(0x1)},
     {MSR_SPEC_CTRL, 1, STORED, BOTH, FIELD(spec_ctrl), UINT64_C(0x87)},
     {MSR_PRED_CMD, 1, IGNORED, BOTH, 0, 0},
-    {MSR_MTRR_DEF_TYPE, 1, STORED, BOTH, FIELD(mtrr_def_type), UINT64_C(0xcff)},
-    {0x200, 16, STORED, BOTH, FIELD(mtrr_phys), UINT64_C(0x000fffffffffffff)},
-    {0x250, 1, STORED, BOTH, FIELD(mtrr_fixed[0]), ANY_BITS},
-    {0x258, 2, STORED, BOTH, FIELD(mtrr_fixed[1]), ANY_BITS},
-    {0x268, 8, STORED, BOTH, FIELD(mtrr_fixed[3]), ANY_BITS},
+    {MSR_MTRR_DEF_TYPE, 1, MTRR, BOTH, FIELD(mtrr_def_type), UINT64_C(0xcff)},
+    {0x200, 16, MTRR, BOTH, FIELD(mtrr_phys), UINT64_C(0x000fffffffffffff)},
+    {0x250, 1, MTRR, BOTH, FIELD(mtrr_fixed[0]), ANY_BITS},
+    {0x258, 2, MTRR, BOTH, FIELD(mtrr_fixed[1]), ANY_BITS},
+    {0x268, 8, MTRR, BOTH, FIELD(mtrr_fixed[3]), ANY_BITS},
     {MSR_MTRRCAP, 1, CONSTANT, BOTH, 0, MTRR_CAP},
     {MSR_MCG_CAP, 1, CONSTANT, BOTH, 0, MCG_CAP},
     {MSR_MCG_STATUS, 1, STORED, BOTH, FIELD(mcg_status), ANY_BITS},
@@ -116,6 +117,27 @@ static bool pat_valid(uint64_t value)
         if (type > 7 || type == 2 || type == 3)
             return false;
     }
+    return true;
+}
+
+static bool memory_type_valid(uint64_t type)
+{
+    return type < 7 && type != 2 && type != 3;
+}
+
+/* SDM vol. 3, 11.11.2: bases and masks end where physical addresses do. */
+static bool mtrr_valid(const struct vcpu *cpu, uint32_t index, uint64_t value)
+{
+    if (index == MSR_MTRR_DEF_TYPE)
+        return memory_type_valid(value & 0xff);
+    if (index >= 0x200 && index <= 0x20f) {
+        if (value >> cpu->machine->cpuid.phys_bits)
+            return false;
+        return index & 1 ? !(value & 0x7ff) : !(value & 0xf00) && memory_type_valid(value & 0xff);
+    }
+    for (unsigned i = 0; i < 8; i++)
+        if (!memory_type_valid(value >> (8 * i) & 0xff))
+            return false;
     return true;
 }
 
@@ -223,6 +245,8 @@ static bool write_msr(struct vcpu *cpu, uint32_t index, uint64_t value)
     if (m->kind == IGNORED)
         return true;
     if ((value & ~m->mask) || (m->kind == CANONICAL && !is_canonical(value)))
+        return false;
+    if (m->kind == MTRR && !mtrr_valid(cpu, index, value))
         return false;
     *field_of(cpu, m, index) = value;
     return true;
