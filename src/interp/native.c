@@ -193,20 +193,16 @@ static void op_memory(struct vcpu *cpu, const struct op *op)
 /* Bit n: element n of the memory operand is accessed. */
 static uint64_t active_elements(const struct vcpu *cpu, const struct native *n)
 {
-    uint64_t all = n->elements >= 64 ? ~UINT64_C(0) : BIT64(n->elements) - 1;
-    uint64_t mask = cpu->fpu.k[n->mask];
-    switch (n->masking) {
-    case MASK_SIGNS:
-        mask = 0;
+    uint64_t all = n->elements >= 64 ? ~UINT64_C(0) : BIT64(n->elements) - 1, signs = 0;
+    if (n->masking == MASK_SIGNS) {
         for (unsigned i = 0; i < n->elements; i++)
-            mask |= (uint64_t)(cpu->fpu.zmm[n->mask][(i + 1) * n->element - 1] >> 7) << i;
-        return mask;
-    case MASK_COMPRESSED:
-        mask = BIT64(__builtin_popcountll(mask & all) & 63) - 1;
-        return (cpu->fpu.k[n->mask] & all) == ~UINT64_C(0) ? all : mask;
-    default:
-        return mask & all;
+            signs |= (uint64_t)(cpu->fpu.zmm[n->mask][(i + 1) * n->element - 1] >> 7) << i;
+        return signs;
     }
+    uint64_t mask = cpu->fpu.k[n->mask] & all;
+    if (n->masking == MASK_COMPRESSED && mask != ~UINT64_C(0))
+        return BIT64(__builtin_popcountll(mask)) - 1;
+    return mask;
 }
 
 static void run_by_elements(struct vcpu *cpu, const struct op *op, const struct native *n,
