@@ -58,6 +58,16 @@ enum host_vector thunks_host(void);
 
 bind_fn bind_vector_special; /* vector_special.c */
 
+/* native_rewrite.c */
+struct rewrite {
+    const struct decode *d;
+    bool memory, gpr_reg, gpr_rm; /* which fields of ModRM to replace */
+    bool ignores_w;               /* in VEX and EVEX, outside 64-bit mode */
+    uint8_t *out;
+};
+/* Fill insn and length. False: an encoding that no host has. */
+bool native_rewrite(struct rewrite *r, struct thunk_key *key);
+
 /* What an instruction needs of the control registers. */
 enum vector_unit { UNIT_SSE, UNIT_AVX, UNIT_AVX512, UNIT_MMX, UNIT_MMX_SSE, UNIT_X87 };
 
