@@ -129,16 +129,33 @@ static const struct feature features[] = {
 };
 
 /* AMD repeats these bits of leaf 1's EDX in leaf 0x80000001's. */
-#define AMD_REPEATED       UINT32_C(0x0183f3ff)
+#define AMD_REPEATED UINT32_C(0x0183f3ff)
 
-/* Intel: all of MSR_ARCH_CAPABILITIES's "not affected"; see msr.c. AMD's statements of the same
- * kind: */
-#define AMD_EXT_FEATURE_NO (BIT(26) /* SSB_NO */ | BIT(29) /* BTC_NO */)
+/* IA32_ARCH_CAPABILITIES: not affected by any of it (SDM vol. 4; the kernel's bugs.c says what each
+ * saves). */
+#define ARCH_CAPABILITIES                                                                          \
+    (BIT64(0) /* RDCL_NO */ | BIT64(1) /* IBRS_ALL */ | BIT64(3) /* SKIP_L1DFL */ |                \
+     BIT64(4) /* SSB_NO */ | BIT64(5) /* MDS_NO */ | BIT64(6) /* PSCHANGE_MC_NO */ |               \
+     BIT64(8) /* TAA_NO */ | BIT64(13) | BIT64(14) | BIT64(15) /* SBDR, FBSDP, PSDP_NO */ |        \
+     BIT64(20) /* BHI_NO */ | BIT64(24) /* PBRSB_NO */ | BIT64(26) /* GDS_NO */ |                  \
+     BIT64(27) /* RFDS_NO */ | BIT64(62) /* ITS_NO */)
+/* Where the processor runs the guest itself, these too: RSBA, FB_CLEAR, RRSBA. They name
+ * weaknesses. The bits left out name MSRs that guests do not have. */
+#define ARCH_CAPABILITIES_HOST (ARCH_CAPABILITIES | BIT64(2) | BIT64(17) | BIT64(19))
+
+/* AMD's statements of the same kind: */
+#define AMD_EXT_FEATURE_NO     (BIT(26) /* SSB_NO */ | BIT(29) /* BTC_NO */)
 #define AMD_21_EAX                                                                                 \
     (BIT(0) /* no nested data breakpoints */ | BIT(2) /* LFENCE serializes */ |                    \
      BIT(6) /* null selector clears base */ | BIT(8) /* automatic IBRS */ | BIT(29) /* SRSO_NO */)
-#define AMD_21_ECX    (BIT(1) | BIT(2)) /* TSA_SQ_NO, TSA_L1_NO */
-#define INTEL_7_EDX   (BIT(26) /* SPEC_CTRL */ | BIT(29) /* ARCH_CAPABILITIES */)
+#define AMD_21_ECX       (BIT(1) | BIT(2)) /* TSA_SQ_NO, TSA_L1_NO */
+#define INTEL_7_EDX      (BIT(26) /* SPEC_CTRL */ | BIT(29) /* ARCH_CAPABILITIES */)
+
+/* The processor's defences, for guests that it runs itself: MD_CLEAR, SPEC_CTRL, STIBP, SSBD; IBPB,
+ * IBRS, STIBP, always-on IBRS and STIBP, IBRS preferred, SSBD, IBPB_RET. */
+#define INTEL_7_EDX_HOST (BIT(10) | BIT(26) | BIT(27) | BIT(31))
+#define AMD_8_EBX_HOST                                                                             \
+    (BIT(12) | BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(18) | BIT(24) | BIT(30))
 
 #define EFER_AUTOIBRS BIT64(21)
 
@@ -372,6 +389,7 @@ static void add_vendor_leaves(struct cpuid_table *t, uint64_t tsc_hz)
         return;
     }
     find_or_add(t, 7, 0)->edx |= INTEL_7_EDX;
+    t->arch_capabilities = ARCH_CAPABILITIES;
     uint32_t khz = (uint32_t)(tsc_hz / 1000), mhz = khz / 1000;
     add_leaf(t, 0x15, 0, 1000, khz, 1000000, 0); /* TSC = 1 MHz x kHz / 1000 */
     add_leaf(t, 0x16, 0, mhz, mhz, 100, 0);
@@ -398,7 +416,7 @@ static void set_supported_bits(struct cpuid_table *t)
     t->efer_supported |= has(t, "lm") ? EFER_LME | EFER_LMA : 0;
     t->efer_supported |= has(t, "nx") ? EFER_NXE : 0;
     t->efer_supported |= has(t, "fxsr_opt") ? EFER_FFXSR : 0;
-    t->efer_supported |= t->vendor == VENDOR_AMD ? EFER_AUTOIBRS : 0;
+    t->efer_supported |= CPUID_HAS(t, 0x80000021, 0, eax, 8) ? EFER_AUTOIBRS : 0;
 }
 
 int cpuid_build(struct cpuid_table *t, const char *model, enum cpuid_engine engine, unsigned vcpus,
@@ -441,23 +459,45 @@ int cpuid_build(struct cpuid_table *t, const char *model, enum cpuid_engine engi
     return 0;
 }
 
-static bool leaf_has(const struct cpuid_leaf *leaves, unsigned count, const struct feature *f)
+static struct cpuid_leaf leaf_among(const struct cpuid_leaf *leaves, unsigned count, uint32_t leaf,
+                                    uint32_t subleaf)
 {
-    for (unsigned i = 0; i < count; i++) {
-        struct cpuid_leaf l = leaves[i];
-        if (l.leaf == f->leaf && l.subleaf == f->subleaf)
-            return *reg_of(&l, f->reg) >> f->bit & 1;
+    for (unsigned i = 0; i < count; i++)
+        if (leaves[i].leaf == leaf && leaves[i].subleaf == subleaf)
+            return leaves[i];
+    return (struct cpuid_leaf){.leaf = leaf, .subleaf = subleaf};
+}
+
+/* A guest that runs on the processor has its weaknesses, and needs its defences. */
+static void limit_speculation(struct cpuid_table *t, const struct cpuid_leaf *can, unsigned count,
+                              uint64_t arch_capabilities)
+{
+    struct cpuid_leaf can_7 = leaf_among(can, count, 7, 0);
+    if (t->vendor == VENDOR_AMD) {
+        struct cpuid_leaf can_8 = leaf_among(can, count, 0x80000008, 0);
+        struct cpuid_leaf can_21 = leaf_among(can, count, 0x80000021, 0);
+        struct cpuid_leaf *l = find_or_add(t, 0x80000008, 0);
+        l->ebx = (l->ebx & (~AMD_EXT_FEATURE_NO | can_8.ebx)) | (can_8.ebx & AMD_8_EBX_HOST);
+        l = find_or_add(t, 0x80000021, 0);
+        l->eax &= can_21.eax;
+        l->ecx &= can_21.ecx;
+        return;
     }
-    return false;
+    struct cpuid_leaf *l = find_or_add(t, 7, 0);
+    l->edx = (l->edx & ~INTEL_7_EDX) | (can_7.edx & INTEL_7_EDX_HOST);
+    t->arch_capabilities = arch_capabilities & ARCH_CAPABILITIES_HOST;
+    if (t->arch_capabilities)
+        l->edx |= BIT(29);
 }
 
 int cpuid_limit(struct cpuid_table *t, const struct cpuid_leaf *can, unsigned count,
-                struct tv_error *err)
+                uint64_t arch_capabilities, struct tv_error *err)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
         const struct feature *f = &features[i];
-        bool engine_gives = f->source != DEVICE && f->source != ALWAYS;
-        if (!engine_gives || !has(t, f->name) || leaf_has(can, count, f))
+        struct cpuid_leaf l = leaf_among(can, count, f->leaf, f->subleaf);
+        bool ours = f->source == DEVICE || f->source == ALWAYS;
+        if (ours || !has(t, f->name) || (*reg_of(&l, f->reg) >> f->bit & 1))
             continue;
         if (t->strict)
             return tv_fail(err, "--cpu: this mode cannot give '%s' on this host", f->name);
@@ -472,6 +512,7 @@ int cpuid_limit(struct cpuid_table *t, const struct cpuid_leaf *can, unsigned co
         else
             i++;
     }
+    limit_speculation(t, can, count, arch_capabilities);
     add_xsave(t);
     set_supported_bits(t);
     return 0;

@@ -22,6 +22,7 @@ struct cpuid_table {
     uint64_t xcr0_supported;
     uint64_t efer_supported, cr4_supported; /* bits that the guest may set */
     uint8_t phys_bits;                      /* MAXPHYADDR */
+    uint64_t arch_capabilities;             /* Intel: MSR_ARCH_CAPABILITIES */
     bool strict;                            /* the model names a level: nothing may be missing */
 };
 
@@ -39,11 +40,14 @@ int cpuid_build(struct cpuid_table *table, const char *model, enum cpuid_engine 
                 unsigned vcpus, uint64_t tsc_hz, struct tv_error *err);
 
 /*
- * Take out what an engine cannot do, going by the leaves that it says it `can`. What our own
- * devices and MSRs give stays. Returns 0, or -1 with `err` filled where the model promised it.
+ * For an engine that runs guest code on the processor: take out what it cannot do, going by the
+ * leaves that it says it `can`, and what is not true of this processor of the statements about
+ * speculation; put in the processor's own defences. `arch_capabilities` is that MSR as the engine
+ * gives it, 0 where it has none. What our own devices and MSRs give stays. Returns 0, or -1 with
+ * `err` filled where the model promised it.
  */
 int cpuid_limit(struct cpuid_table *table, const struct cpuid_leaf *can, unsigned count,
-                struct tv_error *err);
+                uint64_t arch_capabilities, struct tv_error *err);
 
 /* CPUID as `cpu` executes it, with the bits that follow CR4, XCR0 and the APIC ID filled in. */
 struct cpuid_leaf cpuid_query(const struct vcpu *cpu, uint32_t leaf, uint32_t subleaf);

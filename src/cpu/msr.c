@@ -7,7 +7,6 @@
 #include "cpu/machine.h"
 #include "dev/lapic.h"
 
-#define EFER_AUTOIBRS BIT64(21)
 #define ANY_BITS      (~UINT64_C(0))
 
 enum msr_kind {
@@ -27,15 +26,6 @@ struct msr {
 };
 
 #define FIELD(f) ((uint16_t)offsetof(struct vcpu, f))
-
-/* IA32_ARCH_CAPABILITIES: not affected by any of it (SDM vol. 4; the kernel's bugs.c says what each
- * saves). */
-#define ARCH_CAPABILITIES                                                                          \
-    (BIT64(0) /* RDCL_NO */ | BIT64(1) /* IBRS_ALL */ | BIT64(3) /* SKIP_L1DFL */ |                \
-     BIT64(4) /* SSB_NO */ | BIT64(5) /* MDS_NO */ | BIT64(6) /* PSCHANGE_MC_NO */ |               \
-     BIT64(8) /* TAA_NO */ | BIT64(13) | BIT64(14) | BIT64(15) /* SBDR, FBSDP, PSDP_NO */ |        \
-     BIT64(20) /* BHI_NO */ | BIT64(24) /* PBRSB_NO */ | BIT64(26) /* GDS_NO */ |                  \
-     BIT64(27) /* RFDS_NO */ | BIT64(62) /* ITS_NO */)
 
 #define MTRR_CAP                                                                                   \
     (8 | BIT64(8) | BIT64(10))  /* eight variable ranges, fixed ranges, write-combining */
@@ -66,7 +56,6 @@ static const struct msr table[] = {
     {MSR_MCG_STATUS, 1, STORED, BOTH, FIELD(mcg_status), ANY_BITS},
     {0x17b, 1, IGNORED, BOTH, 0, ANY_BITS},
     {0x400, 40, STORED, BOTH, FIELD(mce_bank), ANY_BITS},
-    {MSR_ARCH_CAPABILITIES, 1, CONSTANT, INTEL, 0, ARCH_CAPABILITIES},
     {MSR_BIOS_SIGN_ID, 1, IGNORED, BOTH, 0, UINT64_C(0x0100000000000000)},
     {0x17, 1, CONSTANT, INTEL, 0, 0},                      /* PLATFORM_ID */
     {MSR_FEATURE_CONTROL, 1, CONSTANT, INTEL, 0, 1},       /* locked, nothing enabled */
@@ -178,6 +167,9 @@ static bool read_active(struct vcpu *cpu, uint32_t index, uint64_t *value, bool 
     case MSR_EFER:
         *value = cpu->efer;
         return true;
+    case MSR_ARCH_CAPABILITIES:
+        *value = cpu->machine->cpuid.arch_capabilities;
+        return CPUID_HAS(&cpu->machine->cpuid, 7, 0, edx, 29);
     case MSR_PAT:
         *value = cpu->pat;
         return true;

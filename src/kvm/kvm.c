@@ -166,6 +166,16 @@ static void find_msrs(struct kvm_vm *vm, int vcpu_fd)
     }
 }
 
+/* One of the MSRs that KVM answers for the processor as a whole; 0 where it does not know it. */
+static uint64_t feature_msr(struct kvm_vm *vm, uint32_t index)
+{
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } image = {.head.nmsrs = 1, .entry.index = index};
+    return kvm_ioctl(vm->dev_fd, KVM_GET_MSRS, &image) == 1 ? image.entry.data : 0;
+}
+
 /* Take out of the CPUID model what this KVM cannot do. */
 static int limit_cpuid(struct machine *m, struct kvm_vm *vm, struct tv_error *err)
 {
@@ -186,7 +196,7 @@ static int limit_cpuid(struct machine *m, struct kvm_vm *vm, struct tv_error *er
         const struct kvm_cpuid_entry2 *e = &can->entries[i];
         leaves[i] = (struct cpuid_leaf){e->function, e->index, e->eax, e->ebx, e->ecx, e->edx};
     }
-    result = cpuid_limit(&m->cpuid, leaves, can->nent, err);
+    result = cpuid_limit(&m->cpuid, leaves, can->nent, feature_msr(vm, MSR_ARCH_CAPABILITIES), err);
 out:
     free(can);
     free(leaves);

@@ -142,13 +142,17 @@ static void test_limit(void)
     const struct cpuid_leaf can[] = {{1, 0, 0, 0, BIT(0), 0x178bfbff},
                                      {0x80000001, 0, 0, 0, 1, 0x2193fbff}};
     CHECK(build("host", 1) == 0);
-    CHECK(cpuid_limit(&machine.cpuid, can, ARRAY_SIZE(can), &err) == 0);
+    CHECK(cpuid_limit(&machine.cpuid, can, ARRAY_SIZE(can), 0, &err) == 0);
     check_table(&machine.cpuid, 1);
     CHECK(!CPUID_HAS(&machine.cpuid, 1, 0, ecx, 28) && machine.cpuid.xcr0_supported == 1);
     CHECK(!CPUID_HAS(&machine.cpuid, 7, 0, ebx, 20));
     CHECK(CPUID_HAS(&machine.cpuid, 1, 0, ecx, 21)); /* x2APIC is ours */
+    /* A processor that says nothing of its weaknesses has them all. */
+    CHECK(machine.cpuid.arch_capabilities == 0 && !CPUID_HAS(&machine.cpuid, 7, 0, edx, 29));
+    CHECK(!CPUID_HAS(&machine.cpuid, 0x80000008, 0, ebx, 29));
+    CHECK(!(machine.cpuid.efer_supported & BIT64(21)));
     if (build("x86-64-v2", 1) == 0)
-        CHECK(cpuid_limit(&machine.cpuid, can, ARRAY_SIZE(can), &err) < 0);
+        CHECK(cpuid_limit(&machine.cpuid, can, ARRAY_SIZE(can), 0, &err) < 0);
 }
 
 int main(void)

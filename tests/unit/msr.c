@@ -174,6 +174,10 @@ static void test_all_indices(void)
 static void test_vendors(void)
 {
     reset(VENDOR_INTEL);
+    machine.cpuid.arch_capabilities = 1;
+    for (unsigned i = 0; i < machine.cpuid.count; i++)
+        if (machine.cpuid.leaves[i].leaf == 7)
+            machine.cpuid.leaves[i].edx |= BIT(29);
     CHECK(get(MSR_ARCH_CAPABILITIES) & 1);
     CHECK(!msr_write(cpu, MSR_ARCH_CAPABILITIES, 0));
     CHECK(faults(0xc0011029));
