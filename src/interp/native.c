@@ -532,14 +532,14 @@ static void find_masking(const struct decode *d, struct native *n, unsigned memo
     const ZydisDecodedOperand *dst = &d->operands[0];
     bool to_vector = dst->type == ZYDIS_OPERAND_TYPE_REGISTER &&
                      ZydisRegisterGetClass(dst->reg.value) != ZYDIS_REGCLASS_MASK;
-    if (insn->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID) {
+    if (works_on_groups(insn->mnemonic)) {
+        n->masking = MASK_ANY;
+        n->elements = (uint8_t)dst->element_count;
+    } else if (insn->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID) {
         n->masking = MASK_ANY;
         n->elements = (uint8_t)(insn->avx.vector_length / m->element_size);
         if (to_vector)
             n->elements = (uint8_t)MIN(n->elements, dst->element_count);
-    } else if (works_on_groups(insn->mnemonic)) {
-        n->masking = MASK_ANY;
-        n->elements = (uint8_t)dst->element_count;
     } else if (to_vector && dst->element_count < m->element_count && dst->size == m->size) {
         /* Sums of products have operands with more and smaller elements than the result. */
         n->elements = (uint8_t)dst->element_count;

@@ -89,24 +89,17 @@ static void op_maskmov(struct vcpu *cpu, const struct op *op)
     bool mmx = op->size == 8;
     if (mmx)
         vector_enter_mmx(cpu);
-    if (cpu->interp->align_check && (cpu->gpr[RDI] & (op->size - 1u)))
-        interp_raise_error(cpu, op, VEC_AC, 0);
     const uint8_t *data = mmx ? cpu->fpu.fx.st[op->dst] : cpu->fpu.zmm[op->dst];
     const uint8_t *mask = mmx ? cpu->fpu.fx.st[op->src] : cpu->fpu.zmm[op->src];
-    uint64_t base = cpu->gpr[RDI], linear[16];
-    for (unsigned i = 0; i < op->size; i++) {
-        if (!(mask[i] & 0x80))
-            continue;
-        linear[i] =
-            interp_linear(cpu, op, op->seg, (base + i) & bytes_mask(op->addr_size), 1, true);
-        interp_probe_write(cpu, op, linear[i], 1);
-    }
-    uint8_t bytes[16], selected[16];
-    memcpy(bytes, data, op->size);
-    memcpy(selected, mask, op->size);
+    /* Processors check the whole operand, whatever the mask. */
+    uint64_t linear =
+        interp_linear(cpu, op, op->seg, cpu->gpr[RDI] & bytes_mask(op->addr_size), op->size, true);
+    if (cpu->interp->align_check && (linear & (op->size - 1u)))
+        interp_raise_error(cpu, op, VEC_AC, 0);
+    interp_probe_write(cpu, op, linear, op->size);
     for (unsigned i = 0; i < op->size; i++)
-        if (selected[i] & 0x80)
-            interp_store(cpu, op, linear[i], 1, bytes[i]);
+        if (mask[i] & 0x80)
+            interp_store(cpu, op, linear + i, 1, data[i]);
     NEXT(cpu, op);
 }
 
