@@ -70,16 +70,16 @@ static void jmp_relative(struct vcpu *cpu, const struct op *op)
 
 static uint64_t indirect_target(struct vcpu *cpu, const struct op *op)
 {
-    uint64_t target = op->flags & OP_REP /* memory */
-                          ? interp_load(cpu, op, addr_any(cpu, op, op->size, false), op->size)
-                          : cpu->gpr[op->dst] & bytes_mask(op->size);
-    check_target(cpu, op, target);
-    return target;
+    return op->flags & OP_REP /* memory */
+               ? interp_load(cpu, op, addr_any(cpu, op, op->size, false), op->size)
+               : cpu->gpr[op->dst] & bytes_mask(op->size);
 }
 
 static void jmp_indirect(struct vcpu *cpu, const struct op *op)
 {
-    cpu->rip = indirect_target(cpu, op);
+    uint64_t target = indirect_target(cpu, op);
+    check_target(cpu, op, target);
+    cpu->rip = target;
     return interp_chain(cpu);
 }
 
@@ -105,9 +105,9 @@ static void call_relative(struct vcpu *cpu, const struct op *op)
 
 static void call_indirect(struct vcpu *cpu, const struct op *op)
 {
-    /* The stack is looked at before the target. */
-    stack_probe(cpu, op, op->size);
     uint64_t target = indirect_target(cpu, op);
+    stack_probe(cpu, op, op->size); /* before the target is looked at */
+    check_target(cpu, op, target);
     stack_push(cpu, op, op->size, next_rip(cpu, op));
     cpu->rip = target;
     return interp_chain(cpu);

@@ -128,13 +128,16 @@ static void run_bounced(struct vcpu *cpu, const struct op *op, const struct nati
 
 static uint64_t operand(struct vcpu *cpu, const struct op *op, const struct native *n)
 {
-    uint64_t linear = addr_any(cpu, op, n->size, n->store);
-    if (UNLIKELY(linear & n->align) && !(n->legacy && (cpu->fpu.fx.mxcsr & BIT(17))))
+    /* Alignment comes before the segment's end. */
+    uint64_t base = cpu->interp->mode.bits == 64 && op->seg < FS ? 0 : cpu->seg[op->seg].base;
+    if (UNLIKELY((addr_offset(cpu, op) + base) & n->align) &&
+        !(n->legacy && (cpu->fpu.fx.mxcsr & BIT(17))))
         interp_raise_error(cpu, op, VEC_GP, 0);
+    uint64_t linear = addr_any(cpu, op, n->size, n->store);
     /* The processor takes more than 16 bytes as several of 16. */
     unsigned natural = n->size == 10 ? 8 : MIN(n->size & -n->size, 16);
-    if (UNLIKELY(cpu->interp->align_check) && (linear & (natural - 1)) &&
-        n->masking != MASK_SIGNS && (cpu->interp->mode.bits != 64 || is_canonical(linear)))
+    if (UNLIKELY(cpu->interp->align_check) && (linear & (natural - 1)) && n->masking == MASK_NONE &&
+        (cpu->interp->mode.bits != 64 || is_canonical(linear)))
         interp_raise_error(cpu, op, VEC_AC, 0);
     return linear;
 }
@@ -538,7 +541,9 @@ static void find_masking(const struct decode *d, struct native *n, unsigned memo
     } else if (insn->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID) {
         n->masking = MASK_ANY;
         n->elements = (uint8_t)(insn->avx.vector_length / m->element_size);
-        if (to_vector)
+        if (works_on_groups(insn->mnemonic))
+            n->elements = (uint8_t)dst->element_count;
+        else if (to_vector)
             n->elements = (uint8_t)MIN(n->elements, dst->element_count);
     } else if (to_vector && dst->element_count < m->element_count && dst->size == m->size) {
         /* Sums of products have operands with more and smaller elements than the result. */
@@ -712,7 +717,8 @@ bool bind_native(struct decode *d, struct op *op)
     if (!choose_unit(d, &n, &c) || !native_rewrite(&r, &n.key))
         return false;
     /* Its 64-bit form is not taken for the 32-bit one where there is none. */
-    if (insn->mnemonic == ZYDIS_MNEMONIC_VPINSRD && d->mode.bits != 64 && insn->raw.vex.W)
+    if (insn->mnemonic == ZYDIS_MNEMONIC_VPINSRD && d->mode.bits != 64 &&
+        insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && insn->raw.vex.W)
         return false;
     n.pointers = n.unit == UNIT_X87 && insn->mnemonic != ZYDIS_MNEMONIC_FFREE &&
                  insn->mnemonic != ZYDIS_MNEMONIC_FNOP;

@@ -153,12 +153,34 @@ static uint32_t undefined_flags(const struct test *t)
     return undefined;
 }
 
+/* Has the sequence an instruction with a write mask? How alignment checking treats what a mask
+ * leaves out is the implementation's own affair. */
+static bool has_masked(const struct test *t)
+{
+    ZydisDecoder decoder;
+    ZydisDecodedInstruction i;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    ZydisDecoderInit(&decoder,
+                     t->bits == 64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LEGACY_32,
+                     t->bits == 64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+    for (unsigned at = 0; at + 1 < t->length; at += i.length) {
+        if (!ZYAN_SUCCESS(
+                ZydisDecoderDecodeFull(&decoder, t->code + at, t->length - at, &i, operands)))
+            return false;
+        if (i.avx.mask.reg > ZYDIS_REGISTER_K0 && i.avx.mask.reg <= ZYDIS_REGISTER_K7)
+            return true;
+    }
+    return false;
+}
+
 static bool differs(const struct test *t, const struct outcome *n, const struct outcome *g,
                     struct difference *d)
 {
     const struct state *a = &n->after, *b = &g->after;
     d->length = 0;
     d->text[0] = 0;
+    if ((a->vector == 17 || b->vector == 17) && has_masked(t))
+        return false;
     d->undefined = undefined_flags(t) & 0x8d5;
     for (int i = 0; i < 16; i++)
         if (t->bits == 64 || i < 8)
