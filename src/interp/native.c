@@ -133,11 +133,22 @@ static uint64_t operand(struct vcpu *cpu, const struct op *op, const struct nati
     if (UNLIKELY((addr_offset(cpu, op) + base) & n->align) &&
         !(n->legacy && (cpu->fpu.fx.mxcsr & BIT(17))))
         interp_raise_error(cpu, op, VEC_GP, 0);
+    /* An 80-bit operand is accessed as eight bytes and two: a fault of the first comes before the
+     * end of the segment. */
+    if (n->size == 10 && UNLIKELY(cpu->interp->mode.bits != 64) &&
+        addr_offset(cpu, op) > 0xfffffff5) {
+        uint64_t first = addr_any(cpu, op, 8, n->store);
+        if (n->store)
+            interp_probe_write(cpu, op, first, 8);
+        else
+            interp_load(cpu, op, first, 8);
+    }
     uint64_t linear = addr_any(cpu, op, n->size, n->store);
     /* The processor takes more than 16 bytes as several of 16. */
     unsigned natural = n->size == 10 ? 8 : MIN(n->size & -n->size, 16);
     if (UNLIKELY(cpu->interp->align_check) && (linear & (natural - 1)) && n->masking == MASK_NONE &&
-        (cpu->interp->mode.bits != 64 || is_canonical(linear)))
+        (cpu->interp->mode.bits != 64 ||
+         (is_canonical(linear) && is_canonical(linear + n->size - 1))))
         interp_raise_error(cpu, op, VEC_AC, 0);
     return linear;
 }
@@ -717,8 +728,8 @@ bool bind_native(struct decode *d, struct op *op)
     if (!choose_unit(d, &n, &c) || !native_rewrite(&r, &n.key))
         return false;
     /* Its 64-bit form is not taken for the 32-bit one where there is none. */
-    if (insn->mnemonic == ZYDIS_MNEMONIC_VPINSRD && d->mode.bits != 64 &&
-        insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && insn->raw.vex.W)
+    if ((insn->mnemonic == ZYDIS_MNEMONIC_VPINSRD || insn->mnemonic == ZYDIS_MNEMONIC_VPEXTRD) &&
+        d->mode.bits != 64 && insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && insn->raw.vex.W)
         return false;
     n.pointers = n.unit == UNIT_X87 && insn->mnemonic != ZYDIS_MNEMONIC_FFREE &&
                  insn->mnemonic != ZYDIS_MNEMONIC_FNOP;
