@@ -24,9 +24,10 @@ enum masking {
 struct native {
     thunk_fn *thunk;
     uint32_t generation;
-    uint8_t unit;  /* enum vector_unit */
-    uint8_t size;  /* of the memory operand in bytes */
-    uint8_t align; /* that it must have, less one */
+    uint8_t unit;    /* enum vector_unit */
+    uint8_t size;    /* of the memory operand in bytes */
+    uint8_t align;   /* that it must have, less one */
+    uint8_t natural; /* the same where EFLAGS.AC asks for it */
     bool load, store, legacy;
     bool pointers;         /* sets FIP, FDP and FOP */
     uint8_t masking, mask; /* and the register that holds it */
@@ -144,9 +145,7 @@ static uint64_t operand(struct vcpu *cpu, const struct op *op, const struct nati
             interp_load(cpu, op, first, 8);
     }
     uint64_t linear = addr_any(cpu, op, n->size, n->store);
-    /* The processor takes more than 16 bytes as several of 16. */
-    unsigned natural = n->size == 10 ? 8 : MIN(n->size & -n->size, 16);
-    if (UNLIKELY(cpu->interp->align_check) && (linear & (natural - 1)) && n->masking == MASK_NONE &&
+    if (UNLIKELY(cpu->interp->align_check) && (linear & n->natural) &&
         (cpu->interp->mode.bits != 64 ||
          (is_canonical(linear) && is_canonical(linear + n->size - 1))))
         interp_raise_error(cpu, op, VEC_AC, 0);
@@ -563,6 +562,21 @@ static void find_masking(const struct decode *d, struct native *n, unsigned memo
     }
 }
 
+/* Alignment, less one, that a processor wants with alignment checking: of an element where there is
+ * a mask, and at most of 16 bytes. VMASKMOV wants none. */
+static unsigned natural_alignment(const struct native *n)
+{
+    switch (n->masking) {
+    case MASK_SIGNS:
+        return 0;
+    case MASK_ELEMENTS:
+    case MASK_COMPRESSED:
+        return n->element - 1u;
+    default:
+        return n->size == 10 ? 7 : MIN(n->size & -n->size, 16) - 1u;
+    }
+}
+
 static bool note_memory(const struct decode *d, struct native *n, unsigned i)
 {
     const ZydisDecodedOperand *o = &d->operands[i];
@@ -580,6 +594,7 @@ static bool note_memory(const struct decode *d, struct native *n, unsigned i)
                   : must_be_aligned(insn->mnemonic))
         n->align = n->size - 1;
     find_masking(d, n, i);
+    n->natural = (uint8_t)natural_alignment(n);
     return n->size > 0 && n->size <= 64;
 }
 
