@@ -27,6 +27,7 @@ struct debugger {
     struct debug_point points[DEBUG_POINTS_MAX];
     unsigned count;
     uint64_t single_step; /* bit n: vCPU n stops after one instruction */
+    uint64_t frozen;      /* bit n: vCPU n stays parked while others run */
     /* What stopped a vCPU (engine returned VCPU_EXIT_DEBUG): */
     unsigned hit_vcpu;
     bool hit_step; /* single-step, not a point */

@@ -184,6 +184,22 @@ static void put_stop(struct gdb_stub *s, int number, const char *why)
     end_reply(s);
 }
 
+/* Empty the pipe without waiting. True: a vCPU had stopped by itself. */
+static bool take_wakes(struct gdb_stub *s)
+{
+    struct pollfd fd = {.fd = s->wake[0], .events = POLLIN};
+    bool stopped = false;
+    char what;
+    while (poll(&fd, 1, 0) > 0 && read(s->wake[0], &what, 1) == 1) {
+        if (what == 'Q') {
+            s->ended = true;
+            break;
+        }
+        stopped = true;
+    }
+    return stopped;
+}
+
 static void report_stop(struct gdb_stub *s)
 {
     const struct debugger *d = &s->machine->debug;
@@ -209,19 +225,19 @@ static void report_stop(struct gdb_stub *s)
 static void read_registers(struct gdb_stub *s)
 {
     begin_reply(s);
-    for (unsigned i = 0; i < gdb_register_count(); i++) {
+    for (unsigned i = 0; i < gdb_register_count(s->machine); i++) {
         uint8_t buf[16];
         gdb_read_register(current_vcpu(s), i, buf);
-        put_hex(s, buf, gdb_register_size(i));
+        put_hex(s, buf, gdb_register_size(s->machine, i));
     }
     end_reply(s);
 }
 
 static void write_registers(struct gdb_stub *s, const char *p)
 {
-    for (unsigned i = 0; i < gdb_register_count() && *p; i++) {
+    for (unsigned i = 0; i < gdb_register_count(s->machine) && *p; i++) {
         uint8_t buf[16];
-        unsigned size = gdb_register_size(i);
+        unsigned size = gdb_register_size(s->machine, i);
         if (!parse_bytes(p, buf, size)) {
             reply(s, "E01");
             return;
@@ -244,7 +260,7 @@ static void read_register(struct gdb_stub *s, const char *p)
         return;
     }
     begin_reply(s);
-    put_hex(s, buf, gdb_register_size((unsigned)number));
+    put_hex(s, buf, gdb_register_size(s->machine, (unsigned)number));
     end_reply(s);
 }
 
@@ -252,8 +268,8 @@ static void write_register(struct gdb_stub *s, const char *p)
 {
     uint64_t number;
     uint8_t buf[16];
-    if (!parse_hex(&p, &number) || number >= gdb_register_count() || !expect(&p, '=') ||
-        !parse_bytes(p, buf, gdb_register_size((unsigned)number)) ||
+    if (!parse_hex(&p, &number) || number >= gdb_register_count(s->machine) || !expect(&p, '=') ||
+        !parse_bytes(p, buf, gdb_register_size(s->machine, (unsigned)number)) ||
         !gdb_write_register(current_vcpu(s), (unsigned)number, buf)) {
         reply(s, "E01");
         return;
@@ -358,10 +374,14 @@ static void set_point(struct gdb_stub *s, const char *p, bool insert)
     reply(s, "OK");
 }
 
-/* Run: `step` has a bit for each vCPU that is to stop after one instruction. */
-static void go(struct gdb_stub *s, uint64_t step)
+/* Run: `step` has a bit for each vCPU that is to stop after one instruction, `frozen` one for each
+ * that does not run at all. */
+static void go(struct gdb_stub *s, uint64_t step, uint64_t frozen)
 {
+    /* A stop that was overtaken by an interrupt is no longer news. */
+    take_wakes(s);
     s->machine->debug.single_step = step;
+    s->machine->debug.frozen = frozen;
     for (unsigned i = 0; i < s->machine->vcpu_count; i++)
         atomic_fetch_or(&s->machine->vcpus[i]->attention, ATT_DEBUG);
     s->running = true;
@@ -369,8 +389,9 @@ static void go(struct gdb_stub *s, uint64_t step)
 }
 
 /*
- * vCont;action[:thread];...: the leftmost action for a thread counts. All vCPUs run together, as
- * gdb's all-stop mode asks; one that is to be stepped alone is stepped while the others run.
+ * vCont;action[:thread];...: the leftmost action for a thread counts; a thread with none stays as
+ * it is. That is how gdb steps one vCPU over a breakpoint that it has lifted without another one
+ * running through there.
  */
 static void continue_threads(struct gdb_stub *s, const char *p)
 {
@@ -394,7 +415,7 @@ static void continue_threads(struct gdb_stub *s, const char *p)
             step |= whom & ~decided;
         decided |= whom;
     }
-    go(s, step);
+    go(s, step, ~decided);
 }
 
 static void continue_current(struct gdb_stub *s, const char *p, bool step)
@@ -403,10 +424,10 @@ static void continue_current(struct gdb_stub *s, const char *p, bool step)
     if (parse_hex(&p, &address)) {
         uint8_t bytes[8];
         memcpy(bytes, &address, 8);
-        gdb_write_register(current_vcpu(s), 16, bytes); /* rip */
+        gdb_write_register(current_vcpu(s), gdb_pc_register(s->machine), bytes);
         state_changed(s);
     }
-    go(s, step ? BIT64(s->current) : 0);
+    go(s, step ? BIT64(s->current) : 0, 0);
 }
 
 static void monitor(struct gdb_stub *s, const char *hex)
@@ -464,7 +485,8 @@ static void thread_info(struct gdb_stub *s, const char *p)
 static void transfer_features(struct gdb_stub *s, const char *p)
 {
     uint64_t offset, length;
-    size_t size = strlen(gdb_target_xml);
+    const char *xml = gdb_target_xml(s->machine);
+    size_t size = strlen(xml);
     if (strncmp(p, "target.xml:", 11) != 0) {
         reply(s, "E00");
         return;
@@ -479,7 +501,7 @@ static void transfer_features(struct gdb_stub *s, const char *p)
         put(s, "l");
     } else {
         size_t n = MIN(MIN(length, size - offset), PACKET_MAX - 1);
-        put(s, "%c%.*s", offset + n < size ? 'm' : 'l', (int)n, gdb_target_xml + offset);
+        put(s, "%c%.*s", offset + n < size ? 'm' : 'l', (int)n, xml + offset);
     }
     end_reply(s);
 }
@@ -541,9 +563,10 @@ static void detach(struct gdb_stub *s)
 {
     close(s->client);
     s->client = -1;
+    if (s->running)
+        s->ops.pause(s->vm);
     s->machine->debug.count = 0;
-    if (!s->running)
-        go(s, 0);
+    go(s, 0, 0);
 }
 
 static void handle(struct gdb_stub *s)
@@ -681,8 +704,11 @@ static void interrupt(struct gdb_stub *s)
     if (!s->running)
         return;
     s->ops.pause(s->vm);
-    /* A vCPU may have stopped by itself at the same moment: that report is already in the pipe and
-     * would come second. */
+    /* A vCPU may have stopped by itself at the same moment: then that is the reason. */
+    if (take_wakes(s)) {
+        report_stop(s);
+        return;
+    }
     s->running = false;
     put_stop(s, 2, "");
 }
@@ -727,7 +753,8 @@ static void serve(struct gdb_stub *s)
             serve_byte(s, &r, next_byte(s, &r));
     }
     if (s->client >= 0) {
-        reply(s, "W00");
+        if (s->running)
+            reply(s, "W00");
         close(s->client);
         s->client = -1;
     }
@@ -742,8 +769,11 @@ static void *stub_main(void *opaque)
         if (poll(fds, 2, -1) < 0)
             continue;
         char what = 0;
-        if (fds[1].revents && read(s->wake[0], &what, 1) == 1 && what == 'Q')
-            break;
+        if (fds[1].revents && read(s->wake[0], &what, 1) == 1) {
+            if (what == 'Q')
+                break;
+            go(s, 0, 0); /* stopped after its debugger had gone */
+        }
         if (!fds[0].revents)
             continue;
         s->client = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);

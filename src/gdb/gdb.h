@@ -35,13 +35,14 @@ void gdb_destroy(struct gdb_stub *stub);
 
 /* ---- gdb_registers.c: the register file as the target description has it ---- */
 
-/* The target description, an XML document. */
-extern const char gdb_target_xml[];
-/* Number of registers, and the size of one in bytes. */
-unsigned gdb_register_count(void);
-unsigned gdb_register_size(unsigned number);
-/* Copy register `number` to or from `buf` (little-endian, gdb_register_size bytes). False: there is
- * none, or it cannot be written. */
+/* The target description, an XML document: x86-64 where the CPU model has long mode, else i386. */
+const char *gdb_target_xml(const struct machine *m);
+/* Number of registers, the size of one in bytes, and which is the program counter. */
+unsigned gdb_register_count(const struct machine *m);
+unsigned gdb_register_size(const struct machine *m, unsigned number);
+unsigned gdb_pc_register(const struct machine *m);
+/* Copy register `number` to or from `buf` (little-endian, gdb_register_size() bytes). False: there
+ * is none, or it cannot be written. */
 bool gdb_read_register(const struct vcpu *cpu, unsigned number, uint8_t *buf);
 bool gdb_write_register(struct vcpu *cpu, unsigned number, const uint8_t *buf);
 

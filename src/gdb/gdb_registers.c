@@ -1,7 +1,7 @@
 /*
- * The register file that gdb sees: always the 64-bit one, since a processor with long mode has it
- * in every mode; the feature names and the order within each are the ones that gdb's manual
- * prescribes ("i386 Features").
+ * The register file that gdb sees. A processor with long mode shows the 64-bit one in every mode,
+ * since gdb cannot change its mind about a target; the feature names and the order within each are
+ * the ones that gdb's manual prescribes ("i386 Features").
  */
 #include <string.h>
 
@@ -20,97 +20,151 @@ enum register_kind {
     KIND_CONTROL,
 };
 
-#define GPRS(X)                                                                                    \
-    X("rax", RAX)                                                                                  \
-    X("rbx", RBX) X("rcx", RCX) X("rdx", RDX) X("rsi", RSI) X("rdi", RDI) X("rbp", RBP)            \
-        X("rsp", RSP) X("r8", R8) X("r9", R9) X("r10", R10) X("r11", R11) X("r12", R12)            \
-            X("r13", R13) X("r14", R14) X("r15", R15)
+enum { CONTROL_CR0, CONTROL_CR2, CONTROL_CR3, CONTROL_CR4, CONTROL_CR8, CONTROL_EFER };
+
+/* Each list is made into the description and into the table below. Core lists come in gdb's order,
+ * which is not the processor's. */
+// clang-format off
+#define GPRS64(X) \
+    X("rax", RAX) X("rbx", RBX) X("rcx", RCX) X("rdx", RDX) X("rsi", RSI) X("rdi", RDI) \
+    X("rbp", RBP) X("rsp", RSP) X("r8", R8) X("r9", R9) X("r10", R10) X("r11", R11) \
+    X("r12", R12) X("r13", R13) X("r14", R14) X("r15", R15)
+#define GPRS32(X) \
+    X("eax", RAX) X("ecx", RCX) X("edx", RDX) X("ebx", RBX) X("esp", RSP) X("ebp", RBP) \
+    X("esi", RSI) X("edi", RDI)
 #define SEGMENTS(X) X("cs", CS) X("ss", SS) X("ds", DS) X("es", ES) X("fs", FS) X("gs", GS)
 #define EIGHT(X)    X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #define SIXTEEN(X)  EIGHT(X) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
-/* FCTRL, FSTAT, FTAG, FISEG, FIOFF, FOSEG, FOOFF, FOP */
-#define X87(X)                                                                                     \
-    X("fctrl", 0)                                                                                  \
-    X("fstat", 1) X("ftag", 2) X("fiseg", 3) X("fioff", 4) X("foseg", 5) X("fooff", 6) X("fop", 7)
-enum { CONTROL_CR0, CONTROL_CR2, CONTROL_CR3, CONTROL_CR4, CONTROL_CR8, CONTROL_EFER };
-#define CONTROLS(X)                                                                                \
-    X("cr0", CONTROL_CR0)                                                                          \
-    X("cr2", CONTROL_CR2) X("cr3", CONTROL_CR3) X("cr4", CONTROL_CR4) X("cr8", CONTROL_CR8)        \
-        X("efer", CONTROL_EFER)
+#define X87(X) \
+    X("fctrl", 0) X("fstat", 1) X("ftag", 2) X("fiseg", 3) X("fioff", 4) X("foseg", 5) \
+    X("fooff", 6) X("fop", 7)
+#define CONTROLS(X) \
+    X("cr0", CONTROL_CR0) X("cr2", CONTROL_CR2) X("cr3", CONTROL_CR3) X("cr4", CONTROL_CR4) \
+    X("cr8", CONTROL_CR8) X("efer", CONTROL_EFER)
 
-const char gdb_target_xml[] =
-    "<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target>"
-    "<architecture>i386:x86-64</architecture>"
-    "<feature name=\"org.gnu.gdb.i386.core\">"
-    "<flags id=\"i386_eflags\" size=\"4\">"
-    "<field name=\"CF\" start=\"0\" end=\"0\"/><field name=\"\" start=\"1\" end=\"1\"/>"
-    "<field name=\"PF\" start=\"2\" end=\"2\"/><field name=\"AF\" start=\"4\" end=\"4\"/>"
-    "<field name=\"ZF\" start=\"6\" end=\"6\"/><field name=\"SF\" start=\"7\" end=\"7\"/>"
-    "<field name=\"TF\" start=\"8\" end=\"8\"/><field name=\"IF\" start=\"9\" end=\"9\"/>"
-    "<field name=\"DF\" start=\"10\" end=\"10\"/><field name=\"OF\" start=\"11\" end=\"11\"/>"
-    "<field name=\"NT\" start=\"14\" end=\"14\"/><field name=\"RF\" start=\"16\" end=\"16\"/>"
-    "<field name=\"VM\" start=\"17\" end=\"17\"/><field name=\"AC\" start=\"18\" end=\"18\"/>"
-    "<field name=\"VIF\" start=\"19\" end=\"19\"/><field name=\"VIP\" start=\"20\" end=\"20\"/>"
-    "<field name=\"ID\" start=\"21\" end=\"21\"/></flags>"
-#define XML_GPR(name, index) "<reg name=\"" name "\" bitsize=\"64\" type=\"int64\"/>"
-    GPRS(XML_GPR) "<reg name=\"rip\" bitsize=\"64\" type=\"code_ptr\"/>"
-                  "<reg name=\"eflags\" bitsize=\"32\" type=\"i386_eflags\"/>"
-#define XML_SEGMENT(name, index) "<reg name=\"" name "\" bitsize=\"32\" type=\"int32\"/>"
-    SEGMENTS(XML_SEGMENT)
-#define XML_ST(n) "<reg name=\"st" #n "\" bitsize=\"80\" type=\"i387_ext\"/>"
-        EIGHT(XML_ST)
-#define XML_X87(name, index) "<reg name=\"" name "\" bitsize=\"32\" type=\"int\" group=\"float\"/>"
-            X87(XML_X87) "</feature><feature name=\"org.gnu.gdb.i386.sse\">"
-                         "<vector id=\"v4f\" type=\"ieee_single\" count=\"4\"/><vector id=\"v2d\" "
-                         "type=\"ieee_double\" count=\"2\"/>"
-                         "<vector id=\"v16i8\" type=\"int8\" count=\"16\"/><vector id=\"v8i16\" "
-                         "type=\"int16\" count=\"8\"/>"
-                         "<vector id=\"v4i32\" type=\"int32\" count=\"4\"/><vector id=\"v2i64\" "
-                         "type=\"int64\" count=\"2\"/>"
-                         "<union id=\"vec128\"><field name=\"v4_float\" type=\"v4f\"/><field "
-                         "name=\"v2_double\" type=\"v2d\"/>"
-                         "<field name=\"v16_int8\" type=\"v16i8\"/><field name=\"v8_int16\" "
-                         "type=\"v8i16\"/>"
-                         "<field name=\"v4_int32\" type=\"v4i32\"/><field name=\"v2_int64\" "
-                         "type=\"v2i64\"/>"
-                         "<field name=\"uint128\" type=\"uint128\"/></union>"
-#define XML_XMM(n) "<reg name=\"xmm" #n "\" bitsize=\"128\" type=\"vec128\"/>"
-    SIXTEEN(XML_XMM) "<reg name=\"mxcsr\" bitsize=\"32\" type=\"int\" group=\"vector\"/>"
-                     "</feature><feature name=\"org.gnu.gdb.i386.segments\">"
-                     "<reg name=\"fs_base\" bitsize=\"64\" type=\"int\"/><reg name=\"gs_base\" "
-                     "bitsize=\"64\" type=\"int\"/>"
-                     "</feature><feature name=\"org.trivisor.system\">"
-#define XML_CONTROL(name, index)                                                                   \
+#define XML_REG64(name, index)  "<reg name=\"" name "\" bitsize=\"64\" type=\"int64\"/>"
+#define XML_REG32(name, index)  "<reg name=\"" name "\" bitsize=\"32\" type=\"int32\"/>"
+#define XML_ST(n)               "<reg name=\"st" #n "\" bitsize=\"80\" type=\"i387_ext\"/>"
+#define XML_X87(name, index) \
+    "<reg name=\"" name "\" bitsize=\"32\" type=\"int\" group=\"float\"/>"
+#define XML_XMM(n)              "<reg name=\"xmm" #n "\" bitsize=\"128\" type=\"vec128\"/>"
+#define XML_CONTROL(name, index) \
     "<reg name=\"" name "\" bitsize=\"64\" type=\"int64\" group=\"system\"/>"
-    CONTROLS(XML_CONTROL) "</feature></target>";
 
-static const struct {
+#define XML_HEAD(architecture) \
+    "<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target>" \
+    "<architecture>" architecture "</architecture>" \
+    "<feature name=\"org.gnu.gdb.i386.core\">" \
+    "<flags id=\"i386_eflags\" size=\"4\">" \
+    XML_FLAG("CF", "0") XML_FLAG("", "1") XML_FLAG("PF", "2") XML_FLAG("AF", "4") \
+    XML_FLAG("ZF", "6") XML_FLAG("SF", "7") XML_FLAG("TF", "8") XML_FLAG("IF", "9") \
+    XML_FLAG("DF", "10") XML_FLAG("OF", "11") XML_FLAG("NT", "14") XML_FLAG("RF", "16") \
+    XML_FLAG("VM", "17") XML_FLAG("AC", "18") XML_FLAG("VIF", "19") XML_FLAG("VIP", "20") \
+    XML_FLAG("ID", "21") "</flags>"
+#define XML_FLAG(name, bit) \
+    "<field name=\"" name "\" start=\"" bit "\" end=\"" bit "\"/>"
+#define XML_REST_OF_CORE \
+    "<reg name=\"eflags\" bitsize=\"32\" type=\"i386_eflags\"/>" \
+    SEGMENTS(XML_REG32) EIGHT(XML_ST) X87(XML_X87) "</feature>"
+#define XML_SSE_HEAD \
+    "<feature name=\"org.gnu.gdb.i386.sse\">" \
+    "<vector id=\"v4f\" type=\"ieee_single\" count=\"4\"/>" \
+    "<vector id=\"v2d\" type=\"ieee_double\" count=\"2\"/>" \
+    "<vector id=\"v16i8\" type=\"int8\" count=\"16\"/>" \
+    "<vector id=\"v8i16\" type=\"int16\" count=\"8\"/>" \
+    "<vector id=\"v4i32\" type=\"int32\" count=\"4\"/>" \
+    "<vector id=\"v2i64\" type=\"int64\" count=\"2\"/>" \
+    "<union id=\"vec128\"><field name=\"v4_float\" type=\"v4f\"/>" \
+    "<field name=\"v2_double\" type=\"v2d\"/><field name=\"v16_int8\" type=\"v16i8\"/>" \
+    "<field name=\"v8_int16\" type=\"v8i16\"/><field name=\"v4_int32\" type=\"v4i32\"/>" \
+    "<field name=\"v2_int64\" type=\"v2i64\"/>" \
+    "<field name=\"uint128\" type=\"uint128\"/></union>"
+#define XML_TAIL \
+    "<reg name=\"mxcsr\" bitsize=\"32\" type=\"int\" group=\"vector\"/></feature>"
+#define XML_SYSTEM \
+    "<feature name=\"org.trivisor.system\">" CONTROLS(XML_CONTROL) "</feature></target>"
+
+static const char xml64[] =
+    XML_HEAD("i386:x86-64") GPRS64(XML_REG64)
+    "<reg name=\"rip\" bitsize=\"64\" type=\"code_ptr\"/>"
+    XML_REST_OF_CORE XML_SSE_HEAD SIXTEEN(XML_XMM) XML_TAIL
+    "<feature name=\"org.gnu.gdb.i386.segments\">"
+    "<reg name=\"fs_base\" bitsize=\"64\" type=\"int\"/>"
+    "<reg name=\"gs_base\" bitsize=\"64\" type=\"int\"/></feature>"
+    XML_SYSTEM;
+
+static const char xml32[] =
+    XML_HEAD("i386") GPRS32(XML_REG32)
+    "<reg name=\"eip\" bitsize=\"32\" type=\"code_ptr\"/>"
+    XML_REST_OF_CORE XML_SSE_HEAD EIGHT(XML_XMM) XML_TAIL
+    XML_SYSTEM;
+
+struct gdb_register {
     uint8_t kind, index, size;
-} registers[] = {
-#define ENTRY_GPR(name, index) {KIND_GPR, index, 8},
-    GPRS(ENTRY_GPR){KIND_RIP, 0, 8},
-    {KIND_FLAGS, 0, 4},
+};
+
+#define ENTRY_GPR64(name, index)   {KIND_GPR, index, 8},
+#define ENTRY_GPR32(name, index)   {KIND_GPR, index, 4},
 #define ENTRY_SEGMENT(name, index) {KIND_SEGMENT, index, 4},
-    SEGMENTS(ENTRY_SEGMENT)
-#define ENTRY_ST(n) {KIND_ST, n, 10},
-        EIGHT(ENTRY_ST)
-#define ENTRY_X87(name, index) {KIND_X87, index, 4},
-            X87(ENTRY_X87)
-#define ENTRY_XMM(n) {KIND_XMM, n, 16},
-                SIXTEEN(ENTRY_XMM){KIND_MXCSR, 0, 4},
+#define ENTRY_ST(n)                {KIND_ST, n, 10},
+#define ENTRY_X87(name, index)     {KIND_X87, index, 4},
+#define ENTRY_XMM(n)               {KIND_XMM, n, 16},
+#define ENTRY_CONTROL(name, index) {KIND_CONTROL, index, 8},
+#define ENTRIES_REST_OF_CORE \
+    {KIND_FLAGS, 0, 4}, SEGMENTS(ENTRY_SEGMENT) EIGHT(ENTRY_ST) X87(ENTRY_X87)
+
+static const struct gdb_register registers64[] = {
+    GPRS64(ENTRY_GPR64)
+    {KIND_RIP, 0, 8},
+    ENTRIES_REST_OF_CORE
+    SIXTEEN(ENTRY_XMM)
+    {KIND_MXCSR, 0, 4},
     {KIND_BASE, FS, 8},
     {KIND_BASE, GS, 8},
-#define ENTRY_CONTROL(name, index) {KIND_CONTROL, index, 8},
-    CONTROLS(ENTRY_CONTROL)};
+    CONTROLS(ENTRY_CONTROL)
+};
 
-unsigned gdb_register_count(void)
+static const struct gdb_register registers32[] = {
+    GPRS32(ENTRY_GPR32)
+    {KIND_RIP, 0, 4},
+    ENTRIES_REST_OF_CORE
+    EIGHT(ENTRY_XMM)
+    {KIND_MXCSR, 0, 4},
+    CONTROLS(ENTRY_CONTROL)
+};
+// clang-format on
+
+static bool has_long_mode(const struct machine *m)
 {
-    return ARRAY_SIZE(registers);
+    return CPUID_HAS(&m->cpuid, 0x80000001, 0, edx, 29);
 }
 
-unsigned gdb_register_size(unsigned number)
+const char *gdb_target_xml(const struct machine *m)
 {
-    return number < ARRAY_SIZE(registers) ? registers[number].size : 0;
+    return has_long_mode(m) ? xml64 : xml32;
+}
+
+unsigned gdb_register_count(const struct machine *m)
+{
+    return has_long_mode(m) ? ARRAY_SIZE(registers64) : ARRAY_SIZE(registers32);
+}
+
+static const struct gdb_register *register_of(const struct machine *m, unsigned number)
+{
+    if (number >= gdb_register_count(m))
+        return NULL;
+    return has_long_mode(m) ? &registers64[number] : &registers32[number];
+}
+
+unsigned gdb_register_size(const struct machine *m, unsigned number)
+{
+    const struct gdb_register *r = register_of(m, number);
+    return r ? r->size : 0;
+}
+
+unsigned gdb_pc_register(const struct machine *m)
+{
+    return has_long_mode(m) ? 16 : 8;
 }
 
 /* The two-bit tags of FTAG from the abridged form: gdb only tells empty (3) from not empty. */
@@ -164,11 +218,12 @@ static uint64_t control_register(const struct vcpu *cpu, unsigned index)
 
 bool gdb_read_register(const struct vcpu *cpu, unsigned number, uint8_t *buf)
 {
-    if (number >= ARRAY_SIZE(registers))
+    const struct gdb_register *r = register_of(cpu->machine, number);
+    if (!r)
         return false;
-    unsigned index = registers[number].index;
+    unsigned index = r->index;
     uint64_t value = 0;
-    switch (registers[number].kind) {
+    switch (r->kind) {
     case KIND_GPR:
         value = cpu->gpr[index];
         break;
@@ -201,18 +256,19 @@ bool gdb_read_register(const struct vcpu *cpu, unsigned number, uint8_t *buf)
         value = control_register(cpu, index);
         break;
     }
-    memcpy(buf, &value, registers[number].size);
+    memcpy(buf, &value, r->size);
     return true;
 }
 
 bool gdb_write_register(struct vcpu *cpu, unsigned number, const uint8_t *buf)
 {
-    if (number >= ARRAY_SIZE(registers))
+    const struct gdb_register *r = register_of(cpu->machine, number);
+    if (!r)
         return false;
-    unsigned index = registers[number].index;
+    unsigned index = r->index;
     uint64_t value = 0;
-    memcpy(&value, buf, MIN(registers[number].size, 8));
-    switch (registers[number].kind) {
+    memcpy(&value, buf, MIN(r->size, 8));
+    switch (r->kind) {
     case KIND_GPR:
         cpu->gpr[index] = value;
         return true;
@@ -250,7 +306,7 @@ bool gdb_write_register(struct vcpu *cpu, unsigned number, const uint8_t *buf)
         {
             uint8_t now[16];
             gdb_read_register(cpu, number, now);
-            return memcmp(now, buf, registers[number].size) == 0;
+            return memcmp(now, buf, r->size) == 0;
         }
     }
 }

@@ -123,6 +123,12 @@ static void sleep_in_halt(struct vcpu_thread *thread)
     }
 }
 
+/* The debugger lets others run without this one. */
+static bool is_frozen(const struct vcpu_thread *thread)
+{
+    return thread->vm->machine.debug.frozen >> thread->cpu->index & 1;
+}
+
 /* Park while the VM is paused. False: the VM ends. */
 static bool checkpoint(struct vcpu_thread *thread)
 {
@@ -133,7 +139,7 @@ static bool checkpoint(struct vcpu_thread *thread)
     atomic_fetch_and(&thread->cpu->attention, ~(uint32_t)ATT_STOP);
     thread->parked = true;
     pthread_cond_broadcast(&vm->changed);
-    while (vm->paused && !vm->ending)
+    while ((vm->paused || is_frozen(thread)) && !vm->ending)
         pthread_cond_wait(&vm->changed, &vm->lock);
     thread->parked = false;
     bool go_on = !vm->ending;
