@@ -417,6 +417,10 @@ static bool uses_mxcsr(const ZydisDecodedInstruction *insn)
     case ZYDIS_MNEMONIC_CVTPD2PI:
     case ZYDIS_MNEMONIC_CVTTPD2PI:
     /* No exceptions, but denormals are zeros or not. */
+    case ZYDIS_MNEMONIC_VFPCLASSPD:
+    case ZYDIS_MNEMONIC_VFPCLASSPS:
+    case ZYDIS_MNEMONIC_VFPCLASSSD:
+    case ZYDIS_MNEMONIC_VFPCLASSSS:
     case ZYDIS_MNEMONIC_VRCP14PD:
     case ZYDIS_MNEMONIC_VRCP14PS:
     case ZYDIS_MNEMONIC_VRCP14SD:

@@ -31,19 +31,26 @@ static inline uint64_t stack_peek(struct vcpu *cpu, const struct op *op, unsigne
     return interp_load(cpu, op, stack_linear(cpu, op, delta, size, false), size);
 }
 
+/* Faults of the stack itself are #SS, also where op->seg is that of another memory operand. */
+static inline void stack_check(struct vcpu *cpu, const struct op *op, uint64_t sp, unsigned size)
+{
+    bool bad = cpu->interp->mode.bits == 64 ? !is_canonical(sp)
+                                            : cpu->interp->stack_mask == UINT32_MAX &&
+                                                  (uint32_t)sp > UINT32_MAX - (size - 1);
+    if (UNLIKELY(bad))
+        interp_raise_error(cpu, op, VEC_SS, 0);
+}
+
 /* Would a push of `size` bytes fault? */
 static inline void stack_probe(struct vcpu *cpu, const struct op *op, unsigned size)
 {
-    if (cpu->interp->mode.bits == 64 && UNLIKELY(!is_canonical(cpu->gpr[RSP] - size)))
-        interp_raise_error(cpu, op, VEC_SS, 0);
+    stack_check(cpu, op, cpu->gpr[RSP] - size, size);
     interp_probe_write(cpu, op, stack_linear(cpu, op, -(int64_t)size, size, true), size);
 }
 
 static inline void stack_push(struct vcpu *cpu, const struct op *op, unsigned size, uint64_t value)
 {
-    /* Of PUSH with a memory operand, op->seg is that operand's; the same below. */
-    if (cpu->interp->mode.bits == 64 && UNLIKELY(!is_canonical(cpu->gpr[RSP] - size)))
-        interp_raise_error(cpu, op, VEC_SS, 0);
+    stack_check(cpu, op, cpu->gpr[RSP] - size, size);
     interp_store(cpu, op, stack_linear(cpu, op, -(int64_t)size, size, true), size, value);
     stack_adjust(cpu, -(uint64_t)size);
 }
