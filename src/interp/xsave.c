@@ -51,6 +51,15 @@ static void need_aligned(struct vcpu *cpu, const struct op *op, uint64_t at, uns
 static uint64_t environment_address(struct vcpu *cpu, const struct op *op, unsigned size,
                                     bool write)
 {
+    /* It is accessed from the first entry on: that one's page fault comes before the segment's end.
+     */
+    unsigned entry = op->size == 2 ? 2 : 4;
+    uint64_t first = operand_address(cpu, op, entry, write);
+    vector_check_alignment(cpu, op, first, entry);
+    if (write)
+        interp_probe_write(cpu, op, first, entry);
+    else
+        interp_load(cpu, op, first, entry);
     uint64_t at = operand_address(cpu, op, size, write);
     vector_check_alignment(cpu, op, at, op->size == 2 ? 2 : 4);
     return at;
