@@ -282,8 +282,10 @@ static int enter(struct vcpu *cpu, bool only_finish, struct tv_error *err)
     if (result == 0)
         return 0;
     if (error == EINTR || error == EAGAIN) {
-        k->exits[KVM_EXIT_INTR]++;
-        eat_kicks();
+        if (!only_finish) {
+            k->exits[KVM_EXIT_INTR]++;
+            eat_kicks();
+        }
         return 1;
     }
     /* A host page behind guest RAM cannot be had. */
@@ -300,9 +302,12 @@ static enum vcpu_exit loop(struct vcpu *cpu, struct tv_error *err)
     for (;;) {
         uint32_t attention = atomic_load(&cpu->attention);
         bool leave = attention & ~HANDLED_HERE;
-        if (leave && !k->unfinished)
+        /* An access is finished before an interrupt goes in: it may yet raise an exception, and KVM
+         * would forget the interrupt for it. */
+        bool finish = k->unfinished && (leave || atomic_load(&cpu->intr_asserted));
+        if (leave && !finish)
             return VCPU_EXIT_ATTENTION;
-        if (!leave) {
+        if (!finish) {
             if (attention & ATT_DEBUG) {
                 atomic_fetch_and(&cpu->attention, ~(uint32_t)ATT_DEBUG);
                 if (kvm_debug_update(cpu, err) < 0)
@@ -310,7 +315,7 @@ static enum vcpu_exit loop(struct vcpu *cpu, struct tv_error *err)
             }
             inject(cpu, attention);
         }
-        int result = enter(cpu, leave, err);
+        int result = enter(cpu, finish, err);
         if (result < 0)
             return VCPU_EXIT_ERROR;
         if (result == 0 && handle_exit(cpu, &exit, err))

@@ -470,6 +470,46 @@ static void test_interrupt(void)
     CHECK(!lapic_has_interrupt(cpu->lapic));
 }
 
+/* An interrupt that an access brings about comes right after its instruction, also where that
+ * faults. */
+static void interrupt_on_write(void *device, uint64_t offset, unsigned size, uint64_t value)
+{
+    (void)device;
+    (void)size;
+    (void)value;
+    post((uint8_t)(0x70 + offset));
+}
+
+static const struct io_ops interrupter = {.read = scratch_read, .write = interrupt_on_write};
+
+GUEST("32", raise, "mov $0x700, %dx; out %al, %dx; 1: inc %ecx; jmp 1b");
+GUEST("32", raise_and_fault,
+      "mov $0x701, %dx; sti; nop; cli; out %al, %dx; mov $0x12345678, %ecx; sti; rdmsr");
+
+static void test_interrupt_by_access(void)
+{
+    reset();
+    load(raise);
+    enable_apic();
+    cpu->rflags |= FLAG_IF;
+    run_to_halt();
+    CHECK(cpu->rip == HANDLER + 0x70 + 1);
+    uint32_t frame[3] = {0};
+    CHECK(physmem_read(machine.mem, cpu->gpr[RSP], frame, sizeof frame));
+    CHECK(frame[0] == CODE + 5 && frame[1] == 8);
+
+    /* The interrupt is due at the instruction after STI, which faults: whichever comes first, the
+     * other is not lost. */
+    reset();
+    load(raise_and_fault);
+    enable_apic();
+    run_to_halt();
+    if (cpu->rip == HANDLER + VEC_GP + 1)
+        CHECK(lapic_has_interrupt(cpu->lapic));
+    else
+        CHECK(cpu->rip == HANDLER + 0x71 + 1);
+}
+
 /* ---- Kicks ---- */
 
 static void *stop_soon(void *opaque)
@@ -606,6 +646,7 @@ static void set_up(void)
     CHECK(bus_add(&machine.mmio, 0xd0000000, 4096, &scratch, NULL, "scratch"));
     CHECK(bus_add(&machine.pio, 0x600, 16, &stopper, NULL, "stopper"));
     CHECK(bus_add(&machine.mmio, 0xd1000000, 4096, &stopper, NULL, "stopper"));
+    CHECK(bus_add(&machine.pio, 0x700, 16, &interrupter, NULL, "interrupter"));
     CHECK(cpuid_build(&machine.cpuid, "host", CPUID_FOR_KVM, 1, machine.clock.tsc_hz, &err) == 0);
     machine.mem = physmem_create(RAM, false, &err);
     cpu = aligned_alloc(64, ALIGN_UP(sizeof *cpu, (size_t)64));
@@ -655,6 +696,7 @@ int main(void)
         {"TSC", test_tsc},
         {"shutdown", test_shutdown},
         {"interrupts", test_interrupt},
+        {"interrupt by an access", test_interrupt_by_access},
         {"kicks", test_kick},
         {"stop inside an access", test_stop_inside_access},
         {"single steps", test_debugger},
