@@ -1,0 +1,200 @@
+/*
+ * The binary translator's structures. docs/translator.md tells how the parts work together.
+ *
+ * A vCPU's translator state (struct bt) is mapped within 2 GiB of its struct vcpu. While translated
+ * code runs, the GS base is the address of struct vcpu, and both are addressed with 32-bit
+ * displacements from it.
+ */
+#ifndef TRIVISOR_BT_BT_H
+#define TRIVISOR_BT_BT_H
+
+#include "interp/core.h"
+
+#define L1_ENTRIES      512
+#define JUMP_CACHE      4096
+#define PAGE_ID_ENTRIES 512
+#define BLOCK_HASH      16384
+#define PAGE_HASH       4096
+#define SEGMENTS        32
+#define BLOCK_INSNS     64
+
+/* Entry of the first-level TLB. */
+struct l1_entry {
+    uint64_t tag;    /* linear address of the page */
+    uint64_t addend; /* host address - linear address */
+};
+
+struct jump_cache_entry {
+    uint64_t key; /* RIP xor bt.jump_key */
+    const void *code;
+};
+
+/* What a block was translated for: bits of its mode. */
+enum bt_mode {
+    BT_64 = 1,   /* 64-bit mode; else flat 32-bit code */
+    BT_USER = 2, /* CPL 3 */
+    BT_AC = 4,   /* supervisor with SMAP on and EFLAGS.AC set */
+    BT_SSE = 8,  /* CR0, CR4 and XCR0 let these units run */
+    BT_AVX = 16,
+    BT_AVX512 = 32,
+    BT_X87 = 64,
+};
+
+struct bt_block;
+
+/* A page of code, as mapped: all blocks that were made from it. */
+struct bt_page {
+    struct bt_page *hash_next, *physical_next;
+    uint64_t linear, gpa;
+    uint64_t index; /* of the page in physmem.page_gen */
+    uint32_t id;    /* never zero */
+    uint32_t gen;   /* that the blocks are valid for */
+    struct bt_block *blocks;
+};
+
+/* A jump out of a block to a known address. */
+struct bt_exit {
+    struct bt_block *from, *to; /* to: linked with, NULL: not */
+    struct bt_exit *next;       /* in the target's list */
+    uint64_t target;
+    uint8_t *jump; /* the 32-bit displacement of the jump (write mapping) */
+    uint8_t *stub; /* where it goes while not linked (write mapping) */
+    bool flags_live; /* flags are in EFLAGS */
+    bool crosses;    /* into another page */
+};
+
+/* An instruction that may call out of translated code. */
+struct bt_site {
+    struct bt_block *block;
+    struct bt_op *op; /* decoded for the interpreter, when first needed */
+    uint16_t offset;  /* in the block */
+    uint8_t length;
+    uint8_t size; /* of the access that may miss; 0: a plain call-out */
+    bool write;
+    bool ends;   /* leave the block after it */
+    int8_t undo; /* an indirect branch moved RSP by this much before its target was looked at */
+};
+
+struct bt_op {
+    struct op ops[2];
+    uint64_t flushes; /* interp_stats.arena_flushes when decoded */
+};
+
+struct bt_fault_point {
+    uint32_t code; /* host address of the instruction, from the block's code */
+    bool flags_live;
+    struct bt_site *site;
+};
+
+struct bt_block {
+    struct bt_block *hash_next, *page_next;
+    struct bt_page *page;
+    struct bt_exit *in; /* linked with this block */
+    uint64_t rip;
+    const uint8_t *bytes;
+    const uint8_t *entry_live, *entry_saved; /* executable; flags in EFLAGS, in bt.flags */
+    const uint8_t *code_end;
+    struct bt_exit *exits;
+    struct bt_fault_point *faults;
+    uint16_t exit_count, fault_count;
+    uint16_t length; /* bytes of guest code */
+    uint16_t count;  /* instructions */
+    uint8_t mode;
+    bool dead;
+};
+
+/* A part of the cache: filled from one end, evicted as a whole. */
+struct bt_segment {
+    uint32_t code_used;
+    uint32_t data_used;
+    uint32_t blocks;
+};
+
+struct bt_stats {
+    uint64_t blocks, instructions, code_bytes, links, unlinks, invalidated, evictions, lookups,
+        jump_misses, fills, slow_ops, callouts, interp_rounds, faults, l1_flushes, entries,
+        page_checks;
+};
+
+struct bt {
+    /* Used by translated code. */
+    uint64_t flags; /* guest flags as LAHF and SETO AL leave them in AX */
+    uint64_t host_rsp;
+    uint64_t linear; /* of the access that missed */
+    uint64_t jump_key;
+    uint64_t target; /* of an indirect call, while its return address is pushed */
+    struct vcpu *cpu;
+    int (*slow)(struct vcpu *cpu, struct bt_site *site);
+    int (*callout)(struct vcpu *cpu, struct bt_site *site);
+    uint32_t page_id[2][PAGE_ID_ENTRIES]; /* by privilege: what is mapped there */
+    struct l1_entry l1[TLB_CONTEXTS][2][L1_ENTRIES];
+    struct jump_cache_entry jumps[JUMP_CACHE];
+
+    /* Not used by it. */
+    int64_t offset; /* of this structure from struct vcpu */
+    uint8_t mode;
+    bool l1_used[TLB_CONTEXTS];
+    bool fell_through; /* the op that was called out to went on with the next instruction */
+    uint16_t jump_gen;
+    uint32_t next_id;
+
+    uint8_t *write, *exec; /* two mappings of the cache */
+    uint64_t segment_code;
+    uint8_t *data;
+    uint64_t segment_data;
+    unsigned segment; /* being filled */
+    struct bt_segment segments[SEGMENTS];
+    const uint8_t *enter, *exit_live, *exit_saved, *slow_stub, *callout_stub, *fault_stub;
+    uint64_t code_start; /* behind the stubs, in segment 0 */
+
+    struct bt_block *hash[BLOCK_HASH];
+    struct bt_page *pages[PAGE_HASH], *by_physical[PAGE_HASH];
+
+    pthread_mutex_t written_lock;
+    uint64_t written[64]; /* pages that others wrote to */
+    unsigned written_count;
+    bool written_all;
+
+    struct bt_stats stats;
+    struct translation_state *scratch; /* translate.c */
+};
+
+/* ---- cache.c ---- */
+
+int bt_cache_create(struct bt *bt, uint64_t size, struct tv_error *err);
+void bt_cache_free(struct bt *bt);
+/* Room for a block: `code` bytes of code and its data. May evict. Returns the write address. */
+uint8_t *bt_cache_reserve(struct vcpu *cpu, uint64_t code, uint64_t data);
+void *bt_cache_data(struct bt *bt, uint64_t size);
+void bt_cache_commit(struct bt *bt, const uint8_t *end);
+static inline const uint8_t *bt_exec(const struct bt *bt, const uint8_t *write)
+{
+    return bt->exec + (write - bt->write);
+}
+
+/* The page of code at `linear`, which is mapped to `gpa` now. */
+struct bt_page *bt_page_get(struct vcpu *cpu, uint64_t linear, uint64_t gpa);
+struct bt_block *bt_block_find(struct bt *bt, const struct bt_page *page, uint64_t rip,
+                               uint8_t mode);
+void bt_block_add(struct bt *bt, struct bt_block *b);
+void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to);
+/* RAM page `index` was written: drop what no longer is what was translated. */
+void bt_page_written(struct vcpu *cpu, uint64_t index);
+void bt_drop_all(struct vcpu *cpu);
+
+/* ---- stubs.c ---- */
+
+void bt_make_stubs(struct bt *bt);
+/* The stub that a cross-page jump goes through once it is linked. */
+void bt_write_exit_stub(struct bt *bt, struct bt_exit *exit);
+
+/* ---- translate.c ---- */
+
+/* Translate the block at vcpu.rip, whose page is `page`. NULL: the interpreter must run it. */
+struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page);
+
+/* ---- run.c ---- */
+
+extern const struct engine bt_engine;
+
+#endif

@@ -1,0 +1,266 @@
+/*
+ * The translation cache: its memory, the blocks in it, how they are found, linked and dropped.
+ *
+ * The code's memory is mapped twice, writable and executable. It is cut into segments that are
+ * filled in turn; when the last one is full the first is emptied, so that an eviction touches a
+ * fraction of all blocks. Blocks, exits and sites of a segment lie in a data area of its own.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "bt/bt.h"
+#include "util/error.h"
+
+int bt_cache_create(struct bt *bt, uint64_t size, struct tv_error *err)
+{
+    bt->segment_code = size / SEGMENTS & PAGE_MASK;
+    bt->segment_data = bt->segment_code;
+    int fd = memfd_create("trivisor-code", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, (off_t)(bt->segment_code * SEGMENTS)) < 0)
+        goto fail;
+    uint64_t length = bt->segment_code * SEGMENTS;
+    bt->write = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    bt->exec = mmap(NULL, length, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    bt->data = mmap(NULL, length, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bt->write == MAP_FAILED || bt->exec == MAP_FAILED || bt->data == MAP_FAILED)
+        goto fail;
+    close(fd);
+    return 0;
+fail:
+    tv_fail_errno(err, errno, "no memory for a translation cache of %llu MiB",
+                  (unsigned long long)(size >> 20));
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static void unmap(void *p, uint64_t size)
+{
+    if (p && p != MAP_FAILED)
+        munmap(p, size);
+}
+
+void bt_cache_free(struct bt *bt)
+{
+    uint64_t length = bt->segment_code * SEGMENTS;
+    unmap(bt->write, length);
+    unmap(bt->exec, length);
+    unmap(bt->data, length);
+    for (unsigned i = 0; i < PAGE_HASH; i++) {
+        for (struct bt_page *p = bt->pages[i], *next; p; p = next) {
+            next = p->hash_next;
+            free(p);
+        }
+    }
+}
+
+/* ---- Pages ---- */
+
+static unsigned page_slot(uint64_t linear, uint64_t gpa)
+{
+    return (unsigned)(((linear >> PAGE_SHIFT) * 31 ^ gpa >> PAGE_SHIFT) & (PAGE_HASH - 1));
+}
+
+struct bt_page *bt_page_get(struct vcpu *cpu, uint64_t linear, uint64_t gpa)
+{
+    struct bt *bt = cpu->bt;
+    linear &= PAGE_MASK;
+    gpa &= PAGE_MASK;
+    struct bt_page **slot = &bt->pages[page_slot(linear, gpa)];
+    for (struct bt_page *p = *slot; p; p = p->hash_next)
+        if (p->linear == linear && p->gpa == gpa)
+            return p;
+    const uint8_t *host = physmem_host(cpu->machine->mem, gpa, PAGE_SIZE);
+    struct bt_page *p = host ? calloc(1, sizeof *p) : NULL;
+    if (!p)
+        return NULL;
+    uint64_t index = physmem_page(cpu->machine->mem, host);
+    struct bt_page **physical = &bt->by_physical[index & (PAGE_HASH - 1)];
+    *p = (struct bt_page){.hash_next = *slot,
+                          .physical_next = *physical,
+                          .linear = linear,
+                          .gpa = gpa,
+                          .index = index,
+                          .id = ++bt->next_id,
+                          .gen = atomic_load(&cpu->machine->mem->page_gen[index])};
+    *slot = p;
+    *physical = p;
+    return p;
+}
+
+/* ---- Blocks ---- */
+
+static struct bt_block **block_slot(struct bt *bt, const struct bt_page *page, uint64_t rip,
+                                    uint8_t mode)
+{
+    uint64_t h = (page->id ^ rip << 20 ^ (uint64_t)mode << 56) * UINT64_C(0x9e3779b97f4a7c15);
+    return &bt->hash[h >> 50 & (BLOCK_HASH - 1)];
+}
+
+struct bt_block *bt_block_find(struct bt *bt, const struct bt_page *page, uint64_t rip,
+                               uint8_t mode)
+{
+    for (struct bt_block *b = *block_slot(bt, page, rip, mode); b; b = b->hash_next)
+        if (b->rip == rip && b->page == page && b->mode == mode)
+            return b;
+    return NULL;
+}
+
+void bt_block_add(struct bt *bt, struct bt_block *b)
+{
+    struct bt_block **slot = block_slot(bt, b->page, b->rip, b->mode);
+    b->hash_next = *slot;
+    *slot = b;
+    b->page_next = b->page->blocks;
+    b->page->blocks = b;
+}
+
+static void unlink_exit(struct vcpu *cpu, struct bt_exit *exit)
+{
+    struct bt_exit **at = &exit->to->in;
+    while (*at != exit)
+        at = &(*at)->next;
+    *at = exit->next;
+    exit->to = NULL;
+    cpu->bt->stats.unlinks++;
+}
+
+static void set_jump(uint8_t *displacement, const uint8_t *target)
+{
+    int32_t distance = (int32_t)(target - (displacement + 4));
+    memcpy(displacement, &distance, 4);
+}
+
+void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to)
+{
+    struct bt *bt = cpu->bt;
+    if (exit->from->dead || to->dead || exit->from->mode != to->mode)
+        return;
+    if (exit->to)
+        unlink_exit(cpu, exit);
+    exit->to = to;
+    exit->next = to->in;
+    to->in = exit;
+    bt->stats.links++;
+    if (exit->crosses)
+        bt_write_exit_stub(bt, exit);
+    else
+        set_jump(exit->jump,
+                 bt->write + ((exit->flags_live ? to->entry_live : to->entry_saved) - bt->exec));
+}
+
+static void drop_block(struct vcpu *cpu, struct bt_block *b)
+{
+    struct bt *bt = cpu->bt;
+    while (b->in) {
+        struct bt_exit *exit = b->in;
+        unlink_exit(cpu, exit);
+        bt_write_exit_stub(bt, exit);
+        set_jump(exit->jump, exit->stub);
+    }
+    for (unsigned i = 0; i < b->exit_count; i++)
+        if (b->exits[i].to)
+            unlink_exit(cpu, &b->exits[i]);
+    struct bt_block **at = block_slot(bt, b->page, b->rip, b->mode);
+    while (*at != b)
+        at = &(*at)->hash_next;
+    *at = b->hash_next;
+    at = &b->page->blocks;
+    while (*at != b)
+        at = &(*at)->page_next;
+    *at = b->page_next;
+    b->dead = true;
+}
+
+/* A jump-cache entry may point into any dropped block. */
+static void forget_jumps(struct bt *bt)
+{
+    memset(bt->jumps, 0, sizeof bt->jumps);
+}
+
+void bt_page_written(struct vcpu *cpu, uint64_t index)
+{
+    struct bt *bt = cpu->bt;
+    struct physmem *mem = cpu->machine->mem;
+    bool dropped = false;
+    for (struct bt_page *p = bt->by_physical[index & (PAGE_HASH - 1)]; p; p = p->physical_next) {
+        if (p->index != index || !p->blocks)
+            continue;
+        /* From here on writes are heard of again, so what is compared now stays known. */
+        const uint8_t *host = physmem_host(mem, p->gpa, PAGE_SIZE);
+        physmem_mark_code(mem, host);
+        p->gen = atomic_load(&mem->page_gen[index]);
+        for (struct bt_block *b = p->blocks, *next; b; b = next) {
+            next = b->page_next;
+            if (!memcmp(host + (b->rip & ~PAGE_MASK), b->bytes, b->length))
+                continue;
+            drop_block(cpu, b);
+            bt->stats.invalidated++;
+            dropped = true;
+        }
+    }
+    if (dropped)
+        forget_jumps(bt);
+}
+
+/* ---- Room ---- */
+
+static void empty_segment(struct vcpu *cpu, unsigned n)
+{
+    struct bt *bt = cpu->bt;
+    struct bt_segment *s = &bt->segments[n];
+    if (s->data_used) {
+        const uint8_t *from = bt->exec + n * bt->segment_code, *to = from + bt->segment_code;
+        for (unsigned i = 0; s->blocks && i < PAGE_HASH; i++) {
+            for (struct bt_page *p = bt->pages[i]; p; p = p->hash_next) {
+                for (struct bt_block *b = p->blocks, *next; b; b = next) {
+                    next = b->page_next;
+                    if (b->code_end > from && b->code_end <= to)
+                        drop_block(cpu, b);
+                }
+            }
+        }
+        forget_jumps(bt);
+        bt->stats.evictions++;
+    }
+    *s = (struct bt_segment){.code_used = n ? 0 : (uint32_t)bt->code_start};
+}
+
+void bt_drop_all(struct vcpu *cpu)
+{
+    for (unsigned n = 0; n < SEGMENTS; n++)
+        empty_segment(cpu, n);
+    cpu->bt->segment = 0;
+}
+
+uint8_t *bt_cache_reserve(struct vcpu *cpu, uint64_t code, uint64_t data)
+{
+    struct bt *bt = cpu->bt;
+    struct bt_segment *s = &bt->segments[bt->segment];
+    if (s->code_used + code > bt->segment_code || s->data_used + data > bt->segment_data) {
+        bt->segment = (bt->segment + 1) % SEGMENTS;
+        empty_segment(cpu, bt->segment);
+        s = &bt->segments[bt->segment];
+    }
+    return bt->write + bt->segment * bt->segment_code + s->code_used;
+}
+
+void *bt_cache_data(struct bt *bt, uint64_t size)
+{
+    struct bt_segment *s = &bt->segments[bt->segment];
+    void *p = bt->data + bt->segment * bt->segment_data + s->data_used;
+    s->data_used += (uint32_t)ALIGN_UP(size, UINT64_C(8));
+    memset(p, 0, size);
+    return p;
+}
+
+void bt_cache_commit(struct bt *bt, const uint8_t *end)
+{
+    struct bt_segment *s = &bt->segments[bt->segment];
+    uint64_t start = bt->segment * bt->segment_code;
+    s->code_used = (uint32_t)ALIGN_UP((uint64_t)(end - bt->write) - start, UINT64_C(16));
+    s->blocks++;
+}

@@ -1,0 +1,129 @@
+/* Code that all blocks share: the way in, the ways out, call-outs. */
+#include "bt/host.h"
+
+static void put_guest_registers(struct emit *e, bool store)
+{
+    for (unsigned guest = 0; guest < 16; guest++) {
+        unsigned host = host_reg(guest);
+        if (host == NO_REG)
+            continue;
+        if (store)
+            put_store(e, host, gs_operand(gpr_at(guest)));
+        else
+            put_load(e, host, gs_operand(gpr_at(guest)));
+    }
+}
+
+static const uint8_t saved[] = {RBX, RBP, R12, R13, R14, R15};
+
+static void put_push(struct emit *e, unsigned reg, bool pop)
+{
+    if (reg & 8)
+        put8(e, 0x41);
+    put8(e, (uint8_t)((pop ? 0x58 : 0x50) | (reg & 7)));
+}
+
+/* void *enter(const void *code): runs translated code until it leaves; what it returns is what the
+ * exit had in T1. */
+static void put_enter(struct emit *e, struct bt *bt)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(saved); i++)
+        put_push(e, saved[i], false);
+    put_alu_imm(e, true, ALU_SUB, reg_operand(RSP), 8);
+    put_store(e, RSP, gs_operand(BT_AT(bt, host_rsp)));
+    put_move(e, T1, RDI);
+    put_guest_registers(e, false);
+    put_op(e, false, 0xff, 4, reg_operand(T1)); /* JMP T1 */
+}
+
+/* Registers are in struct vcpu already; RAX is the result. */
+static void put_leave(struct emit *e, struct bt *bt)
+{
+    put_load(e, RSP, gs_operand(BT_AT(bt, host_rsp)));
+    put_alu_imm(e, true, ALU_ADD, reg_operand(RSP), 8);
+    for (unsigned i = ARRAY_SIZE(saved); i--;)
+        put_push(e, saved[i], true);
+    put8(e, 0xc3);
+}
+
+static void put_call_c(struct emit *e, struct bt *bt, int64_t function)
+{
+    put_alu_imm(e, true, ALU_SUB, reg_operand(RSP), 8);
+    put_load(e, RDI, gs_operand(BT_AT(bt, cpu)));
+    put_move(e, RSI, T1);
+    put_op(e, false, 0xff, 2, gs_operand(function)); /* CALL */
+    put_alu_imm(e, true, ALU_ADD, reg_operand(RSP), 8);
+}
+
+/* Called with the site in T1. Returns to the caller, behind the five bytes after the call if the
+ * instruction was executed; or leaves translated code. */
+static void put_callout(struct emit *e, struct bt *bt, int64_t function, bool skips)
+{
+    put_guest_registers(e, true);
+    put_call_c(e, bt, function);
+    put_alu_imm(e, false, ALU_CMP, reg_operand(RAX), 1);
+    uint8_t *leaves = put_jcc(e, CC_A);
+    if (skips) {
+        uint8_t *retries = put_jcc(e, CC_NE);
+        put_alu_imm(e, true, ALU_ADD,
+                    (struct operand){.kind = AT_MEM, .base = RSP, .index = NO_REG}, 5);
+        put_target(retries, e->at);
+    }
+    put_guest_registers(e, false);
+    put8(e, 0xc3);
+    put_target(leaves, e->at);
+    put_op(e, false, 0x33, RAX, reg_operand(RAX));
+    put_leave(e, bt);
+}
+
+void bt_make_stubs(struct bt *bt)
+{
+    struct emit e = {bt->write};
+    bt->enter = bt_exec(bt, e.at);
+    put_enter(&e, bt);
+
+    bt->exit_live = e.at;
+    put_save_flags(&e, bt);
+    bt->exit_saved = e.at;
+    put_guest_registers(&e, true);
+    put_move(&e, RAX, T1);
+    put_leave(&e, bt);
+
+    bt->slow_stub = e.at;
+    put_callout(&e, bt, BT_AT(bt, slow), true);
+    bt->callout_stub = e.at;
+    put_callout(&e, bt, BT_AT(bt, callout), false);
+
+    /* The signal handler comes here with the site in T1: the instruction runs in the interpreter,
+     * and if that raises nothing, translated code is left. */
+    bt->fault_stub = bt_exec(bt, e.at);
+    put_guest_registers(&e, true);
+    put_load(&e, RSP, gs_operand(BT_AT(bt, host_rsp)));
+    put_load(&e, RDI, gs_operand(BT_AT(bt, cpu)));
+    put_move(&e, RSI, T1);
+    put_op(&e, false, 0xff, 2, gs_operand(BT_AT(bt, callout)));
+    put_op(&e, false, 0x33, RAX, reg_operand(RAX));
+    put_leave(&e, bt);
+
+    bt->code_start = ALIGN_UP((uint64_t)(e.at - bt->write), UINT64_C(64));
+}
+
+void bt_write_exit_stub(struct bt *bt, struct bt_exit *exit)
+{
+    struct emit e = {exit->stub};
+    uint8_t *wrong = NULL;
+    if (exit->to && exit->crosses) {
+        const struct bt_page *page = exit->to->page;
+        if (exit->flags_live)
+            put_save_flags(&e, bt);
+        bool user = exit->to->mode & BT_USER;
+        unsigned slot = (unsigned)(page->linear >> PAGE_SHIFT) & (PAGE_ID_ENTRIES - 1);
+        put_op(&e, false, 0x81, ALU_CMP, gs_operand(BT_AT(bt, page_id[user][slot])));
+        put32(&e, page->id);
+        wrong = put_jcc(&e, CC_NE);
+        put_target(put_jump(&e), bt->write + (exit->to->entry_saved - bt->exec));
+        put_target(wrong, e.at);
+    }
+    put_load_imm(&e, T1, (uint64_t)(uintptr_t)exit);
+    put_target(put_jump(&e), exit->flags_live && !wrong ? bt->exit_live : bt->exit_saved);
+}
