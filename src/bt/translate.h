@@ -1,0 +1,91 @@
+/* What the parts of the translator share while they make one block. */
+#ifndef TRIVISOR_BT_TRANSLATE_H
+#define TRIVISOR_BT_TRANSLATE_H
+
+#include "bt/host.h"
+
+enum insn_kind {
+    INSN_CALLOUT, /* the interpreter executes it */
+    INSN_NOP,
+    INSN_GENERIC, /* the same instruction on host registers and memory */
+    INSN_LEA,
+    INSN_PUSH,
+    INSN_POP,
+    INSN_LEAVE,
+    INSN_JCC,
+    INSN_JMP,
+    INSN_CALL,
+    INSN_JMP_INDIRECT,
+    INSN_CALL_INDIRECT,
+    INSN_RET,
+};
+
+struct insn {
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+    const uint8_t *bytes;
+    uint64_t target; /* of a direct branch */
+    uint32_t reads, writes; /* arithmetic flags: used; overwritten for certain */
+    uint32_t live_before, live_after;
+    uint16_t offset;
+    uint8_t kind;
+    bool access;      /* has an inline memory access, whose check clobbers EFLAGS */
+    bool touches;     /* writes or reads flags at all */
+    bool ends;        /* the block */
+    bool may_fault;   /* the host instruction may raise a signal */
+    int8_t mem;       /* explicit memory operand, -1: none */
+};
+
+/* Where the guest's flags are. */
+enum { FLAGS_LIVE = 1, FLAGS_SAVED = 2 };
+
+/* Code out of line, emitted behind the block. */
+struct cold {
+    enum { COLD_EXIT, COLD_SLOW, COLD_ATTENTION, COLD_INDIRECT } kind;
+    uint8_t *jump; /* displacement to fill in */
+    struct bt_exit *exit;
+    struct bt_site *site;
+    uint8_t *retry, *next;
+    uint64_t rip;
+    uint8_t address; /* register with the linear address */
+    bool flags_live; /* wanted so at `next` */
+};
+
+struct translation_state {
+    struct vcpu *cpu;
+    struct bt *bt;
+    struct bt_block *block;
+    struct emit e;
+    uint64_t rip;
+    unsigned bits; /* 64 or 32 */
+    unsigned context;
+    unsigned flags; /* FLAGS_* */
+    unsigned count, cold_count;
+    unsigned cold_open; /* the first cold of the instruction under way */
+    struct insn insns[BLOCK_INSNS];
+    struct cold colds[BLOCK_INSNS * 4];
+};
+
+/* classify.c */
+void bt_classify(struct translation_state *t, struct insn *in);
+
+/* access.c: guest memory */
+
+/* EFLAGS are about to be clobbered: save them if anything in `live` is wanted later. */
+void bt_flags_clobber(struct translation_state *t, uint32_t live);
+/* The next host instruction uses or merges flags. */
+void bt_flags_need(struct translation_state *t);
+struct bt_site *bt_site_new(struct translation_state *t, const struct insn *in);
+/* The register that holds the linear address of the instruction's memory operand: T0, or a guest's.
+ * Clobbers T0, T1; flags only where a segment base is added. */
+unsigned bt_address(struct translation_state *t, const struct insn *in);
+/* Check an access of `size` bytes at the linear address in `reg`, with everything from `retry` on
+ * done again after a miss. Returns the host operand; T1 holds the addend, T2 is free again. */
+struct operand bt_check(struct translation_state *t, const struct insn *in, unsigned reg,
+                        unsigned size, bool write, uint8_t *retry);
+
+/* insns.c */
+void bt_emit_insn(struct translation_state *t, struct insn *in);
+void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target);
+
+#endif
