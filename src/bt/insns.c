@@ -1,0 +1,483 @@
+/* Host code for each kind of instruction. */
+#include "bt/translate.h"
+#include "interp/condition.h"
+
+/* ---- Guest registers in memory ---- */
+
+/* Where a guest register is while one instruction runs. */
+struct stand_in {
+    uint8_t guest, host;
+    bool load, store;
+};
+
+struct stand_ins {
+    struct stand_in in[3];
+    unsigned count;
+    unsigned pool[3], pool_count;
+};
+
+static bool writes_whole(const struct insn *in, const ZydisDecodedOperand *o)
+{
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+    case ZYDIS_MNEMONIC_LEA:
+        return o->size >= 32 && o->actions == ZYDIS_OPERAND_ACTION_WRITE;
+    default:
+        return false;
+    }
+}
+
+/* The host register for a register operand. */
+static unsigned operand_host(struct stand_ins *s, const struct insn *in,
+                             const ZydisDecodedOperand *o)
+{
+    uint8_t guest = 0, shift;
+    bind_reg(o->reg.value, &guest, &shift);
+    if (shift)
+        return guest + 4u; /* AH..BH, as instructions without REX name them */
+    unsigned host = host_reg(guest);
+    if (host != NO_REG)
+        return host;
+    bool store = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, load = !writes_whole(in, o);
+    for (unsigned i = 0; i < s->count; i++) {
+        if (s->in[i].guest == guest) {
+            s->in[i].load |= load;
+            s->in[i].store |= store;
+            return s->in[i].host;
+        }
+    }
+    host = s->pool[--s->pool_count];
+    s->in[s->count++] = (struct stand_in){guest, (uint8_t)host, load, store};
+    return host;
+}
+
+static void load_stand_ins(struct translation_state *t, const struct stand_ins *s)
+{
+    for (unsigned i = 0; i < s->count; i++)
+        if (s->in[i].load)
+            put_load(&t->e, s->in[i].host, gs_operand(gpr_at(s->in[i].guest)));
+}
+
+static void store_stand_ins(struct translation_state *t, const struct stand_ins *s)
+{
+    for (unsigned i = 0; i < s->count; i++)
+        if (s->in[i].store)
+            put_store(&t->e, s->in[i].host, gs_operand(gpr_at(s->in[i].guest)));
+}
+
+/* ---- The same instruction with other operands ---- */
+
+static bool is_byte_register(const ZydisDecodedOperand *o)
+{
+    return o->size == 8 && !(o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH);
+}
+
+static void put_legacy(struct translation_state *t, const struct insn *in, unsigned reg,
+                       unsigned opcode_reg, struct operand rm, bool force_rex)
+{
+    const ZydisDecodedInstruction *z = &in->z;
+    struct emit *e = &t->e;
+    for (unsigned i = 0; i < z->raw.prefix_count; i++) {
+        uint8_t prefix = z->raw.prefixes[i].value;
+        if (prefix == 0x66 || prefix == 0xf2 || prefix == 0xf3 || prefix == 0xf0)
+            put8(e, prefix);
+    }
+    uint8_t opcode = z->opcode;
+    /* INC and DEC of 32-bit code have the opcodes of REX. */
+    if (t->bits == 32 && z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (opcode & 0xf0) == 0x40) {
+        put_op(e, false, 0xff, opcode >> 3 & 1, reg_operand(opcode_reg));
+        return;
+    }
+    uint8_t rex = (z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.W ? 8 : 0;
+    bool modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM;
+    if (modrm)
+        rex |= rex_bits(reg, rm);
+    else if (opcode_reg != NO_REG)
+        rex |= opcode_reg >> 3;
+    if (rex || force_rex)
+        put8(e, 0x40 | rex);
+    if (z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+        put8(e, 0x0f);
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_0F38)
+        put8(e, 0x38);
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_0F3A)
+        put8(e, 0x3a);
+    if (opcode_reg != NO_REG)
+        opcode = (uint8_t)((opcode & 0xf8) | (opcode_reg & 7));
+    put8(e, opcode);
+    if (modrm)
+        put_modrm(e, reg, rm);
+}
+
+static void put_vex(struct translation_state *t, const struct insn *in, unsigned reg,
+                    unsigned vvvv, struct operand rm)
+{
+    const ZydisDecodedInstruction *z = &in->z;
+    static const uint8_t pp[] = {0, 1, 2, 3};
+    struct emit *e = &t->e;
+    uint8_t rex = rex_bits(reg, rm);
+    bool wide = t->bits == 64 && z->raw.vex.W;
+    put8(e, 0xc4);
+    put8(e, (uint8_t)((~rex & 7) << 5 | z->raw.vex.m_mmmm));
+    put8(e, (uint8_t)(wide << 7 | (~vvvv & 15) << 3 | z->raw.vex.L << 2 | pp[z->raw.vex.pp & 3]));
+    put8(e, z->opcode);
+    put_modrm(e, reg, rm);
+}
+
+static void put_immediates(struct translation_state *t, const struct insn *in)
+{
+    unsigned n = (in->z.raw.imm[0].size + in->z.raw.imm[1].size) / 8u;
+    memcpy(t->e.at, in->bytes + in->z.length - n, n);
+    t->e.at += n;
+}
+
+/* `mem`: the host operand of the guest's memory operand. */
+static void put_same(struct translation_state *t, const struct insn *in, struct stand_ins *s,
+                     struct operand mem)
+{
+    const ZydisDecodedInstruction *z = &in->z;
+    unsigned reg = z->raw.modrm.reg, opcode_reg = NO_REG, vvvv = 0;
+    struct operand rm = mem;
+    bool force_rex = false;
+    for (unsigned i = 0; i < z->operand_count_visible; i++) {
+        const ZydisDecodedOperand *o = &in->o[i];
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        if (o->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT &&
+            o->encoding == ZYDIS_OPERAND_ENCODING_NONE)
+            continue;
+        unsigned host;
+        switch (o->encoding) {
+        case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+            reg = host = operand_host(s, in, o);
+            break;
+        case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+            host = operand_host(s, in, o);
+            rm = reg_operand(host);
+            break;
+        case ZYDIS_OPERAND_ENCODING_OPCODE:
+            opcode_reg = host = operand_host(s, in, o);
+            break;
+        case ZYDIS_OPERAND_ENCODING_NDSNDD:
+            vvvv = host = operand_host(s, in, o);
+            break;
+        default:
+            continue;
+        }
+        force_rex |= is_byte_register(o) && host >= 4;
+    }
+    load_stand_ins(t, s);
+    if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+        put_vex(t, in, reg, vvvv, rm);
+    else
+        put_legacy(t, in, reg, opcode_reg, rm, force_rex);
+    put_immediates(t, in);
+    store_stand_ins(t, s);
+}
+
+/* Flags before an instruction that may use, merge or replace them. */
+static void flags_before(struct translation_state *t, const struct insn *in)
+{
+    if (in->touches && (in->reads || (in->live_after & ~in->writes)))
+        bt_flags_need(t);
+}
+
+static void flags_after(struct translation_state *t, const struct insn *in)
+{
+    if (in->touches && (in->z.cpu_flags->modified | in->z.cpu_flags->set_0 |
+                        in->z.cpu_flags->set_1 | in->z.cpu_flags->undefined) & FLAGS_ARITH)
+        t->flags = FLAGS_LIVE;
+}
+
+static void emit_generic(struct translation_state *t, struct insn *in)
+{
+    struct stand_ins s = {.pool = {T0, T1, T2}, .pool_count = 3};
+    struct operand mem = {0};
+    if (in->mem >= 0) {
+        const ZydisDecodedOperand *o = &in->o[in->mem];
+        bt_flags_clobber(t, in->live_before);
+        uint8_t *retry = t->e.at;
+        unsigned reg = bt_address(t, in);
+        mem = bt_check(t, in, reg, o->size / 8u, o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
+                       retry);
+        s = (struct stand_ins){.pool = {T2}, .pool_count = 1};
+    }
+    flags_before(t, in);
+    put_same(t, in, &s, mem);
+    flags_after(t, in);
+}
+
+static void emit_lea(struct translation_state *t, struct insn *in)
+{
+    const ZydisDecodedOperand *o = &in->o[1];
+    struct stand_ins s = {.pool = {T2}, .pool_count = 1};
+    struct insn plain = *in;
+    plain.o[1].mem.segment = ZYDIS_REGISTER_DS; /* ignored */
+    (void)o;
+    unsigned address = bt_address(t, &plain);
+    unsigned host = operand_host(&s, in, &in->o[0]);
+    load_stand_ins(t, &s);
+    if (in->z.operand_width == 16)
+        put8(&t->e, 0x66);
+    put_op(&t->e, in->z.operand_width == 64, 0x8b, host, reg_operand(address));
+    store_stand_ins(t, &s);
+}
+
+/* ---- The stack ---- */
+
+static void move_rsp(struct translation_state *t, int32_t delta)
+{
+    put_lea(&t->e, t->bits == 64, HOST_RSP,
+            (struct operand){.kind = AT_MEM, .base = HOST_RSP, .index = NO_REG, .disp = delta});
+}
+
+static struct operand check_push(struct translation_state *t, const struct insn *in)
+{
+    unsigned size = t->bits / 8;
+    uint8_t *retry = t->e.at;
+    put_lea(&t->e, t->bits == 64, T0,
+            (struct operand){
+                .kind = AT_MEM, .base = HOST_RSP, .index = NO_REG, .disp = -(int32_t)size});
+    return bt_check(t, in, T0, size, true, retry);
+}
+
+static struct operand check_top(struct translation_state *t, const struct insn *in, unsigned base)
+{
+    uint8_t *retry = t->e.at;
+    if (t->bits == 32)
+        put_op(&t->e, false, 0x8b, T0, reg_operand(base));
+    return bt_check(t, in, t->bits == 32 ? T0 : base, t->bits / 8, false, retry);
+}
+
+static void put_sized(struct translation_state *t, bool store, unsigned reg, struct operand rm)
+{
+    put_op(&t->e, t->bits == 64, store ? 0x89 : 0x8b, reg, rm);
+}
+
+/* The value of a register, immediate or memory operand in `scratch`, or where it is anyway. */
+static unsigned source_value(struct translation_state *t, const struct insn *in, unsigned scratch)
+{
+    const ZydisDecodedOperand *o = &in->o[0];
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        put_load_imm(&t->e, scratch, t->bits == 64 ? (uint64_t)(int64_t)(int32_t)o->imm.value.s
+                                                   : (uint32_t)o->imm.value.s);
+        return scratch;
+    }
+    uint8_t guest = 0, shift;
+    bind_reg(o->reg.value, &guest, &shift);
+    if (host_reg(guest) != NO_REG)
+        return host_reg(guest);
+    put_load(&t->e, scratch, gs_operand(gpr_at(guest)));
+    return scratch;
+}
+
+/* Load the memory operand into bt.target: the next check needs all scratch registers. */
+static void load_target(struct translation_state *t, const struct insn *in)
+{
+    uint8_t *retry = t->e.at;
+    unsigned reg = bt_address(t, in);
+    struct operand mem = bt_check(t, in, reg, t->bits / 8, false, retry);
+    put_sized(t, false, T2, mem);
+    put_store(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
+}
+
+static void emit_push(struct translation_state *t, struct insn *in)
+{
+    bt_flags_clobber(t, in->live_before);
+    if (in->mem >= 0)
+        load_target(t, in);
+    struct operand top = check_push(t, in);
+    if (in->mem >= 0) {
+        put_load(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
+        put_sized(t, true, T2, top);
+    } else {
+        put_sized(t, true, source_value(t, in, T2), top);
+    }
+    put_sized(t, false, HOST_RSP, reg_operand(T0));
+}
+
+static void emit_pop(struct translation_state *t, struct insn *in)
+{
+    bt_flags_clobber(t, in->live_before);
+    struct operand top = check_top(t, in, HOST_RSP);
+    uint8_t guest = 0, shift;
+    bind_reg(in->o[0].reg.value, &guest, &shift);
+    unsigned host = host_reg(guest);
+    put_sized(t, false, host == NO_REG ? T2 : host, top);
+    if (host == NO_REG)
+        put_store(&t->e, T2, gs_operand(gpr_at(guest)));
+    move_rsp(t, (int32_t)t->bits / 8);
+}
+
+static void emit_leave(struct translation_state *t, struct insn *in)
+{
+    bt_flags_clobber(t, in->live_before);
+    struct operand top = check_top(t, in, RBP);
+    put_sized(t, false, T2, top);
+    put_lea(&t->e, t->bits == 64, HOST_RSP,
+            (struct operand){
+                .kind = AT_MEM, .base = RBP, .index = NO_REG, .disp = (int32_t)t->bits / 8});
+    put_move(&t->e, RBP, T2);
+}
+
+/* ---- Branches ---- */
+
+void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target)
+{
+    struct bt_block *b = t->block;
+    struct bt_exit *exit = &b->exits[b->exit_count++];
+    *exit = (struct bt_exit){.from = b,
+                             .target = target,
+                             .jump = jump,
+                             .flags_live = !(t->flags & FLAGS_SAVED),
+                             .crosses = (target ^ b->rip) & PAGE_MASK};
+    t->colds[t->cold_count++] = (struct cold){.kind = COLD_EXIT, .jump = jump, .exit = exit};
+}
+
+/* Jump to the address in T0, whose flags are saved: through the jump cache. */
+static void put_indirect_jump(struct translation_state *t, const struct insn *in, int undo)
+{
+    struct emit *e = &t->e;
+    struct bt *bt = t->bt;
+    struct bt_site *site = bt_site_new(t, in);
+    site->undo = (int8_t)undo;
+    site->ends = true;
+    put_op(e, false, 0x83, ALU_CMP, gs_operand(VCPU_AT(attention)));
+    put8(e, 0);
+    uint8_t *attention = put_jcc(e, CC_NE);
+    put_op(e, false, 0x8b, T1, reg_operand(T0));
+    put_op(e, false, 0xc1, 5, reg_operand(T1)); /* SHR */
+    put8(e, 12);
+    put_op(e, false, 0x33, T1, reg_operand(T0));
+    put_alu_imm(e, false, ALU_AND, reg_operand(T1), JUMP_CACHE - 1);
+    put_op(e, false, 0xc1, 4, reg_operand(T1)); /* SHL */
+    put8(e, 4);
+    put_move(e, T2, T0);
+    put_alu(e, ALU_XOR, T2, gs_operand(BT_AT(bt, jump_key)));
+    put_alu(e, ALU_CMP, T2, gs_base_operand(T1, BT_AT(bt, jumps)));
+    uint8_t *miss = put_jcc(e, CC_NE);
+    put_op(e, false, 0xff, 4, gs_base_operand(T1, BT_AT(bt, jumps) + 8));
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_INDIRECT, .jump = attention, .site = site};
+    t->colds[t->cold_count++] = (struct cold){.kind = COLD_INDIRECT, .jump = miss, .site = site};
+}
+
+static void push_return(struct translation_state *t, const struct insn *in)
+{
+    struct operand top = check_push(t, in);
+    uint64_t next = t->rip + in->offset + in->z.length;
+    if (t->bits == 32)
+        next = (uint32_t)next;
+    if (t->bits == 32 || (int64_t)next == (int32_t)next) {
+        put_op(&t->e, t->bits == 64, 0xc7, 0, top);
+        put32(&t->e, (uint32_t)next);
+    } else {
+        put_load_imm(&t->e, T2, next);
+        put_sized(t, true, T2, top);
+    }
+    put_sized(t, false, HOST_RSP, reg_operand(T0));
+}
+
+static void emit_call(struct translation_state *t, struct insn *in)
+{
+    bt_flags_clobber(t, in->live_before);
+    push_return(t, in);
+    bt_emit_exit(t, put_jump(&t->e), in->target);
+}
+
+static void emit_call_indirect(struct translation_state *t, struct insn *in)
+{
+    bt_flags_clobber(t, in->live_before);
+    if (in->mem >= 0)
+        load_target(t, in);
+    else
+        put_store(&t->e, source_value(t, in, T2), gs_operand(BT_AT(t->bt, target)));
+    push_return(t, in);
+    put_op(&t->e, t->bits == 64, 0x8b, T0, gs_operand(BT_AT(t->bt, target)));
+    put_indirect_jump(t, in, -(int)t->bits / 8);
+}
+
+static void emit_jmp_indirect(struct translation_state *t, struct insn *in)
+{
+    bt_flags_clobber(t, in->live_before);
+    if (in->mem >= 0) {
+        uint8_t *retry = t->e.at;
+        unsigned reg = bt_address(t, in);
+        put_sized(t, false, T0, bt_check(t, in, reg, t->bits / 8, false, retry));
+    } else {
+        put_sized(t, false, T0, reg_operand(source_value(t, in, T0)));
+    }
+    put_indirect_jump(t, in, 0);
+}
+
+static void emit_ret(struct translation_state *t, struct insn *in)
+{
+    unsigned extra = in->o[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && in->z.operand_count_visible
+                         ? in->o[0].imm.value.u & 0xffff
+                         : 0;
+    bt_flags_clobber(t, in->live_before);
+    put_sized(t, false, T0, check_top(t, in, HOST_RSP));
+    int delta = (int)(t->bits / 8 + extra);
+    move_rsp(t, delta);
+    put_indirect_jump(t, in, 1);
+}
+
+static void emit_callout(struct translation_state *t, struct insn *in)
+{
+    bt_flags_clobber(t, in->live_before);
+    put_load_imm(&t->e, T1, (uint64_t)(uintptr_t)bt_site_new(t, in));
+    put_target(put_call(&t->e), t->bt->callout_stub);
+    t->flags = FLAGS_SAVED;
+}
+
+void bt_emit_insn(struct translation_state *t, struct insn *in)
+{
+    t->cold_open = t->cold_count;
+    switch (in->kind) {
+    case INSN_NOP:
+        return;
+    case INSN_GENERIC:
+        emit_generic(t, in);
+        break;
+    case INSN_LEA:
+        emit_lea(t, in);
+        break;
+    case INSN_PUSH:
+        emit_push(t, in);
+        break;
+    case INSN_POP:
+        emit_pop(t, in);
+        break;
+    case INSN_LEAVE:
+        emit_leave(t, in);
+        break;
+    case INSN_JCC:
+        bt_flags_need(t);
+        bt_emit_exit(t, put_jcc(&t->e, (unsigned)condition_of_jump(in->z.mnemonic)), in->target);
+        break;
+    case INSN_JMP:
+        bt_emit_exit(t, put_jump(&t->e), in->target);
+        break;
+    case INSN_CALL:
+        emit_call(t, in);
+        break;
+    case INSN_JMP_INDIRECT:
+        emit_jmp_indirect(t, in);
+        break;
+    case INSN_CALL_INDIRECT:
+        emit_call_indirect(t, in);
+        break;
+    case INSN_RET:
+        emit_ret(t, in);
+        break;
+    default:
+        emit_callout(t, in);
+    }
+    for (unsigned i = t->cold_open; i < t->cold_count; i++) {
+        t->colds[i].next = t->e.at;
+        t->colds[i].flags_live = t->flags & FLAGS_LIVE;
+    }
+}
