@@ -16,6 +16,7 @@
 struct machine;
 struct lapic;
 struct interp;
+struct bt;
 struct kvm_vcpu;
 
 struct segment {
@@ -61,6 +62,7 @@ enum attention {
     ATT_STOP = 1 << 4, /* the machine wants this thread: pause, reset, end, debugger */
     ATT_SMI = 1 << 5,
     ATT_DEBUG = 1 << 6, /* breakpoints or watchpoints changed: drop what was cached */
+    ATT_CODE = 1 << 7,  /* somebody else wrote to a page that code was translated from */
 };
 
 /* SDM vol. 3, 25.4.2 calls it activity state. */
@@ -126,6 +128,7 @@ struct vcpu {
     struct machine *machine;
     struct lapic *lapic;
     struct interp *interp; /* the interpreter's private part */
+    struct bt *bt;         /* the translator's */
     struct kvm_vcpu *kvm;  /* the KVM engine's */
     uint64_t instructions; /* guest instructions retired, as far as the engine counts them */
     void (*wake)(

@@ -33,6 +33,7 @@ struct engine {
 };
 
 extern const struct engine interp_engine; /* src/interp */
+extern const struct engine bt_engine;     /* src/bt */
 extern const struct engine kvm_engine;    /* src/kvm */
 
 #endif

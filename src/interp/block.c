@@ -26,6 +26,12 @@ void interp_flush_blocks(struct vcpu *cpu)
     memset(in->jumps, 0, sizeof in->jumps);
 }
 
+void interp_reserve(struct vcpu *cpu)
+{
+    if (ARENA_SIZE - cpu->interp->arena_used < ARENA_MARGIN)
+        interp_flush_blocks(cpu);
+}
+
 uint64_t interp_linear_rip(const struct vcpu *cpu)
 {
     if (cpu->interp->mode.bits == 64)
@@ -148,8 +154,7 @@ static struct code_page open_second(struct vcpu *cpu, uint64_t linear, struct bl
 static struct block *make_block(struct vcpu *cpu, uint64_t linear, uint64_t gpa, bool single)
 {
     struct interp *in = cpu->interp;
-    if (ARENA_SIZE - in->arena_used < ARENA_MARGIN)
-        interp_flush_blocks(cpu);
+    interp_reserve(cpu);
     in->stats.decoded++;
 
     struct code_page first = open_page(cpu, gpa), second = {0};

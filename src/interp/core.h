@@ -134,6 +134,9 @@ struct interp {
     ZydisDecoder decoders[(ZYDIS_MACHINE_MODE_MAX_VALUE + 1) * 3]; /* by mode and stack width */
     uint32_t decoders_ready;
 
+    /* The translator's: after a flush of everything, or of the page at `linear`. */
+    void (*flushed)(struct vcpu *cpu, bool page, uint64_t linear);
+
     struct interp_stats stats;
     struct thunks *thunks; /* of the vector unit: native.h */
     uint8_t *arena;
@@ -156,6 +159,25 @@ struct block *interp_find_block(struct vcpu *cpu, bool single);
 unsigned interp_decode(struct vcpu *cpu, const uint8_t *bytes, unsigned len, struct op *op,
                        bool *ends_block);
 void interp_flush_blocks(struct vcpu *cpu);
+/* Make sure that one more instruction can be decoded: may drop all blocks, and with them what
+ * interp_block_alloc() gave out (interp_stats.arena_flushes counts that). */
+void interp_reserve(struct vcpu *cpu);
+/* Decode without binding. */
+enum decoded { DECODED, DECODED_SHORT, DECODED_INVALID };
+enum decoded interp_decode_only(struct vcpu *cpu, const uint8_t *bytes, unsigned len,
+                                ZydisDecodedInstruction *insn, ZydisDecodedOperand *operands);
+/* Host address of the byte at `linear` for an access of the current privilege, by way of the TLB;
+ * NULL where the access faults or needs more than a plain access. Raises nothing. */
+uint8_t *interp_tlb_host(struct vcpu *cpu, uint64_t linear, bool write);
+
+/*
+ * For an engine with a loop of its own: interp_begin() before the first round, interp_unwound()
+ * where interp_head.unwind brought it (true: leave with *exit), and interp_round() for one round:
+ * deliver what is due, or run one decoded block (true: leave with *exit).
+ */
+void interp_begin(struct vcpu *cpu);
+bool interp_unwound(struct vcpu *cpu, enum vcpu_exit *exit);
+bool interp_round(struct vcpu *cpu, enum vcpu_exit *exit, struct tv_error *err);
 void interp_flush_jumps(struct vcpu *cpu);
 /* Guest-physical address of the instruction byte at `linear`; raises #PF. */
 uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear);

@@ -167,20 +167,46 @@ bool bind_integer(struct decode *d, struct op *op)
            bind_misc(d, op) || bind_bcd(d, op);
 }
 
-unsigned interp_decode(struct vcpu *cpu, const uint8_t *bytes, unsigned len, struct op *op,
-                       bool *ends_block)
+static ZyanStatus decode_bytes(struct vcpu *cpu, const uint8_t *bytes, unsigned len,
+                               ZydisDecodedInstruction *insn, ZydisDecodedOperand *operands)
 {
-    static bind_fn *const families[] = {bind_integer, bind_string, bind_system, bind_vector};
-    ZydisDecodedInstruction insn;
-    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
     ZydisMachineMode mode = machine_mode(cpu);
     /* SYSENTER and SYSEXIT are there in real and virtual-8086 mode too: they raise #GP where they
      * cannot work. */
     if (mode == ZYDIS_MACHINE_MODE_REAL_16 && len >= 2 && bytes[0] == 0x0f &&
         (bytes[1] == 0x34 || bytes[1] == 0x35))
         mode = ZYDIS_MACHINE_MODE_LEGACY_16;
-    ZyanStatus status =
-        ZydisDecoderDecodeFull(decoder_of_mode(cpu, mode), bytes, len, &insn, operands);
+    return ZydisDecoderDecodeFull(decoder_of_mode(cpu, mode), bytes, len, insn, operands);
+}
+
+/* Knights Corner's VEX forms of scalar instructions are nobody else's. */
+static bool is_foreign(const ZydisDecodedInstruction *insn)
+{
+    bool foreign = insn->meta.isa_ext == ZYDIS_ISA_EXT_KNC ||
+                   insn->meta.isa_ext == ZYDIS_ISA_EXT_KNCE ||
+                   insn->meta.isa_ext == ZYDIS_ISA_EXT_KNCV;
+    /* With a REP prefix CLZERO's opcode is another instruction's. */
+    for (unsigned i = 0; insn->mnemonic == ZYDIS_MNEMONIC_CLZERO && i < insn->raw.prefix_count; i++)
+        foreign |= insn->raw.prefixes[i].value == 0xf2 || insn->raw.prefixes[i].value == 0xf3;
+    return foreign;
+}
+
+enum decoded interp_decode_only(struct vcpu *cpu, const uint8_t *bytes, unsigned len,
+                                ZydisDecodedInstruction *insn, ZydisDecodedOperand *operands)
+{
+    ZyanStatus status = decode_bytes(cpu, bytes, len, insn, operands);
+    if (status == ZYDIS_STATUS_NO_MORE_DATA)
+        return DECODED_SHORT;
+    return ZYAN_SUCCESS(status) && !is_foreign(insn) ? DECODED : DECODED_INVALID;
+}
+
+unsigned interp_decode(struct vcpu *cpu, const uint8_t *bytes, unsigned len, struct op *op,
+                       bool *ends_block)
+{
+    static bind_fn *const families[] = {bind_integer, bind_string, bind_system, bind_vector};
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    ZyanStatus status = decode_bytes(cpu, bytes, len, &insn, operands);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return 0;
     if (!ZYAN_SUCCESS(status)) {
@@ -204,14 +230,7 @@ unsigned interp_decode(struct vcpu *cpu, const uint8_t *bytes, unsigned len, str
         op->flags |= OP_REPNE;
 
     struct op plain = *op;
-    /* Knights Corner's VEX forms of scalar instructions are nobody else's. */
-    bool foreign = insn.meta.isa_ext == ZYDIS_ISA_EXT_KNC ||
-                   insn.meta.isa_ext == ZYDIS_ISA_EXT_KNCE ||
-                   insn.meta.isa_ext == ZYDIS_ISA_EXT_KNCV;
-    /* With a REP prefix CLZERO's opcode is another instruction's. */
-    for (unsigned i = 0; insn.mnemonic == ZYDIS_MNEMONIC_CLZERO && i < insn.raw.prefix_count; i++)
-        foreign |= insn.raw.prefixes[i].value == 0xf2 || insn.raw.prefixes[i].value == 0xf3;
-    if (!foreign && feature_offered(&cpu->machine->cpuid, &insn)) {
+    if (!is_foreign(&insn) && feature_offered(&cpu->machine->cpuid, &insn)) {
         for (unsigned i = 0; i < ARRAY_SIZE(families); i++) {
             if (families[i](&d, op)) {
                 *ends_block = d.ends_block;

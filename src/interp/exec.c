@@ -301,7 +301,7 @@ static void after_block(struct vcpu *cpu, uint8_t shadow)
 
 static bool stops_run(struct vcpu *cpu, uint32_t attention)
 {
-    return attention & ~(uint32_t)(ATT_INTR | ATT_NMI | ATT_DEBUG);
+    return attention & ~(uint32_t)(ATT_INTR | ATT_NMI | ATT_DEBUG | ATT_CODE);
 }
 
 /*
@@ -386,6 +386,29 @@ static bool debugger_stops(struct vcpu *cpu, enum vcpu_exit *exit)
     return true;
 }
 
+bool interp_unwound(struct vcpu *cpu, enum vcpu_exit *exit)
+{
+    struct interp *in = cpu->interp;
+    cpu->in_single_step = false;
+    cpu->int_shadow = 0;
+    interp_take_fault(cpu);
+    in->block = NULL;
+    return in->single && debugger_stops(cpu, exit);
+}
+
+void interp_begin(struct vcpu *cpu)
+{
+    cpu->interp->stack_floor = UINTPTR_MAX;
+    interp_mode_changed(cpu);
+    refresh_debug(cpu);
+}
+
+bool interp_round(struct vcpu *cpu, enum vcpu_exit *exit, struct tv_error *err)
+{
+    return round_trip(cpu, false, exit, err) ||
+           (UNLIKELY(cpu->interp->single) && debugger_stops(cpu, exit));
+}
+
 static enum vcpu_exit run(struct vcpu *cpu, bool once, struct tv_error *err)
 {
     struct interp *in = cpu->interp;
@@ -400,19 +423,14 @@ static enum vcpu_exit run(struct vcpu *cpu, bool once, struct tv_error *err)
 
     /* From here on, locals that change are not looked at after a longjmp. */
     if (setjmp(in->head.unwind)) {
-        cpu->in_single_step = false;
-        cpu->int_shadow = 0;
-        interp_take_fault(cpu);
-        in->block = NULL;
-        if (in->single && debugger_stops(cpu, &exit))
+        if (interp_unwound(cpu, &exit))
             return exit;
         if (once)
             return VCPU_EXIT_ATTENTION;
     }
     for (;;) {
-        if (round_trip(cpu, once, &exit, err))
-            return exit;
-        if (UNLIKELY(in->single) && debugger_stops(cpu, &exit))
+        if (round_trip(cpu, once, &exit, err) ||
+            (UNLIKELY(in->single) && debugger_stops(cpu, &exit)))
             return exit;
         if (once)
             return exit;

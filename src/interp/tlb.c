@@ -97,21 +97,22 @@ struct place {
     uint64_t gpa;
 };
 
-static struct place translate(struct vcpu *cpu, const struct op *op, uint64_t linear,
-                              unsigned access)
+/* False: it faults with `*error`. */
+static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, struct place *out,
+                          uint32_t *error)
 {
     struct interp *in = cpu->interp;
     struct translation t;
-    uint32_t error;
-    if (!paging_translate(cpu, linear, access, &t, &error))
-        interp_page_fault(cpu, op, linear, error);
+    if (!paging_translate(cpu, linear, access, &t, error))
+        return false;
 
     struct place place = {physmem_host(cpu->machine->mem, t.gpa, 1), t.gpa};
+    *out = place;
     if (!place.host || (in->watching && interp_page_watched(cpu, linear)))
-        return place;
+        return true;
     if (cpu->lapic && (t.gpa & PAGE_MASK) == lapic_mmio_address(cpu->lapic)) {
-        place.host = NULL;
-        return place;
+        out->host = NULL;
+        return true;
     }
     note_large(in, linear, t.page_size);
     in->stats.tlb_fills++;
@@ -126,12 +127,39 @@ static struct place translate(struct vcpu *cpu, const struct op *op, uint64_t li
     } else {
         in->read_tlb[context][slot] = (struct tlb_entry){tag, addend};
     }
+    return true;
+}
+
+static struct place translate(struct vcpu *cpu, const struct op *op, uint64_t linear,
+                              unsigned access)
+{
+    struct place place;
+    uint32_t error;
+    if (!try_translate(cpu, linear, access, &place, &error))
+        interp_page_fault(cpu, op, linear, error);
     return place;
 }
 
 static unsigned access_flags(const struct vcpu *cpu, bool write)
 {
     return (write ? ACCESS_WRITE : ACCESS_READ) | (is_user(cpu) ? ACCESS_USER : 0);
+}
+
+uint8_t *interp_tlb_host(struct vcpu *cpu, uint64_t linear, bool write)
+{
+    struct interp *in = cpu->interp;
+    unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
+    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag;
+    if (write && in->wr[slot].tag == tag)
+        return (uint8_t *)(uintptr_t)(linear + in->wr[slot].addend);
+    if (!write && in->rd[slot].tag == tag)
+        return (uint8_t *)(uintptr_t)(linear + in->rd[slot].addend);
+    if (in->mode.bits == 64 && !is_canonical(linear))
+        return NULL;
+    struct place place;
+    unsigned access = access_flags(cpu, write);
+    uint32_t error;
+    return try_translate(cpu, linear, access, &place, &error) ? place.host : NULL;
 }
 
 uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear)
@@ -454,6 +482,8 @@ void interp_flush_tlb(struct vcpu *cpu)
         in->large_high[half] = 0;
     }
     interp_flush_jumps(cpu);
+    if (in->flushed)
+        in->flushed(cpu, false, 0);
 }
 
 void interp_flush_page(struct vcpu *cpu, uint64_t linear)
@@ -473,4 +503,6 @@ void interp_flush_page(struct vcpu *cpu, uint64_t linear)
         in->exec_tlb[c][slot].tag = 0;
     }
     interp_flush_jumps(cpu);
+    if (in->flushed)
+        in->flushed(cpu, true, linear);
 }

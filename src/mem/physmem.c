@@ -88,6 +88,8 @@ void physmem_written(struct physmem *mem, const void *host, uint64_t len)
             /* New code of this page marks it again; until then writes to it are cheap. */
             atomic_fetch_and(&mem->page_flags[page], (uint8_t)~PAGE_CODE);
             atomic_fetch_add(&mem->page_gen[page], 1);
+            if (mem->hooks.written)
+                mem->hooks.written(mem->hooks.opaque, page);
         }
     }
 }
@@ -106,6 +108,8 @@ void physmem_mark_code(struct physmem *mem, const void *host)
     atomic_fetch_or(&mem->page_flags[page], PAGE_CODE);
     if (mem->smp)
         syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    if (mem->hooks.marked)
+        mem->hooks.marked(mem->hooks.opaque, mem->ram + (page << PAGE_SHIFT));
 }
 
 bool physmem_read(const struct physmem *mem, uint64_t gpa, void *buf, uint64_t len)

@@ -33,6 +33,13 @@ enum page_flag {
     PAGE_LOG = 2,  /* the dirty log wants to know of writes */
 };
 
+/* What an engine wants to hear of; NULL: nothing. On the thread that caused it. */
+struct physmem_hooks {
+    void *opaque;
+    void (*marked)(void *opaque, const uint8_t *page); /* PAGE_CODE was set, bytes not read yet */
+    void (*written)(void *opaque, uint64_t page);      /* a page with PAGE_CODE was written */
+};
+
 struct physmem {
     uint8_t *ram; /* host mapping of all RAM, contiguous */
     uint64_t size;
@@ -40,6 +47,7 @@ struct physmem {
     int memfd;                   /* sealed against shrinking */
     _Atomic uint8_t *page_flags; /* by (host address - ram) >> PAGE_SHIFT */
     _Atomic uint32_t *page_gen;  /* the same index */
+    struct physmem_hooks hooks;
     bool smp; /* more than one vCPU: first marks of a page need a barrier everywhere */
 };
 

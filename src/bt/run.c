@@ -1,0 +1,490 @@
+/* The engine: between translated code and everything else. */
+#include <asm/prctl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "bt/host.h"
+#include "util/error.h"
+
+#define CACHE_SIZE (UINT64_C(64) << 20)
+
+/* ---- Caches that depend on the address space ---- */
+
+/* No linear address has an empty entry's tag, but for the entry that such an address belongs to,
+ * which gets another. */
+#define EMPTY_BYTE 0x7f
+#define EMPTY_TAG  UINT64_C(0x7f7f7f7f7f7f7f7f)
+#define EMPTY_SLOT (EMPTY_TAG >> PAGE_SHIFT & (L1_ENTRIES - 1))
+
+static uint64_t empty_tag(unsigned slot)
+{
+    return slot == EMPTY_SLOT ? UINT64_C(0x0101010101010101) : EMPTY_TAG;
+}
+
+static void clear_l1(struct bt *bt, unsigned context)
+{
+    for (unsigned write = 0; write < 2; write++) {
+        struct l1_entry *table = bt->l1[context][write];
+        memset(table, EMPTY_BYTE, sizeof bt->l1[context][write]);
+        table[EMPTY_SLOT].tag = empty_tag(EMPTY_SLOT);
+    }
+    bt->l1_used[context] = false;
+}
+
+static void set_jump_key(struct bt *bt)
+{
+    bt->jump_key = (uint64_t)bt->jump_gen << 55 | (uint64_t)(bt->mode & 0x7f) << 48;
+}
+
+static void forget_jumps(struct bt *bt)
+{
+    if (++bt->jump_gen == 512) {
+        memset(bt->jumps, 0, sizeof bt->jumps);
+        bt->jump_gen = 1;
+    }
+    set_jump_key(bt);
+}
+
+static void on_flush(struct vcpu *cpu, bool page, uint64_t linear)
+{
+    struct bt *bt = cpu->bt;
+    forget_jumps(bt);
+    if (page) {
+        unsigned slot = (unsigned)(linear >> PAGE_SHIFT) & (L1_ENTRIES - 1);
+        for (unsigned c = 0; c < TLB_CONTEXTS; c++)
+            for (unsigned write = 0; write < 2; write++)
+                bt->l1[c][write][slot].tag = empty_tag(slot);
+        slot = (unsigned)(linear >> PAGE_SHIFT) & (PAGE_ID_ENTRIES - 1);
+        bt->page_id[0][slot] = bt->page_id[1][slot] = 0;
+        return;
+    }
+    bt->stats.l1_flushes++;
+    for (unsigned c = 0; c < TLB_CONTEXTS; c++)
+        if (bt->l1_used[c])
+            clear_l1(bt, c);
+    memset(bt->page_id, 0, sizeof bt->page_id);
+}
+
+/* A page was marked as code: stores to it must be heard of from now on. */
+static void purge_writes(struct bt *bt, const uint8_t *host_page)
+{
+    for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
+        if (!bt->l1_used[c])
+            continue;
+        for (unsigned i = 0; i < L1_ENTRIES; i++) {
+            struct l1_entry *e = &bt->l1[c][1][i];
+            if (e->tag + e->addend == (uint64_t)(uintptr_t)host_page)
+                e->tag = empty_tag(i);
+        }
+    }
+}
+
+static void on_mark(struct machine *m, const uint8_t *host_page)
+{
+    for (unsigned i = 0; i < m->vcpu_count; i++)
+        if (m->vcpus[i]->bt)
+            purge_writes(m->vcpus[i]->bt, host_page);
+}
+
+static _Thread_local struct vcpu *running;
+
+static void on_written(struct machine *m, uint64_t index)
+{
+    for (unsigned i = 0; i < m->vcpu_count; i++) {
+        struct vcpu *cpu = m->vcpus[i];
+        struct bt *bt = cpu->bt;
+        if (!bt)
+            continue;
+        if (cpu == running) {
+            bt_page_written(cpu, index);
+            continue;
+        }
+        pthread_mutex_lock(&bt->written_lock);
+        if (bt->written_count < ARRAY_SIZE(bt->written))
+            bt->written[bt->written_count++] = index;
+        else
+            bt->written_all = true;
+        pthread_mutex_unlock(&bt->written_lock);
+        atomic_fetch_or(&cpu->attention, ATT_CODE);
+    }
+}
+
+static void take_written(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    uint64_t written[ARRAY_SIZE(bt->written)];
+    pthread_mutex_lock(&bt->written_lock);
+    unsigned count = bt->written_count;
+    bool all = bt->written_all;
+    memcpy(written, bt->written, sizeof written);
+    bt->written_count = 0;
+    bt->written_all = false;
+    pthread_mutex_unlock(&bt->written_lock);
+    if (all)
+        bt_drop_all(cpu);
+    for (unsigned i = 0; !all && i < count; i++)
+        bt_page_written(cpu, written[i]);
+}
+
+/* ---- Call-outs ---- */
+
+/* LAHF and SETO AL as one word, from and to the architecture's places. */
+static void flags_to_cpu(struct vcpu *cpu)
+{
+    cpu->cc = flags_from_ax((uint32_t)cpu->bt->flags & 0xffff);
+}
+
+static void flags_from_cpu(struct vcpu *cpu)
+{
+    cpu->bt->flags = ax_from_flags(cpu->cc);
+}
+
+static void op_next(struct vcpu *cpu, const struct op *op)
+{
+    cpu->bt->fell_through = true;
+}
+
+static void op_invalid(struct vcpu *cpu, const struct op *op)
+{
+    interp_raise(cpu, NULL, VEC_UD);
+}
+
+static const struct op *site_op(struct vcpu *cpu, struct bt_site *site)
+{
+    struct interp *in = cpu->interp;
+    if (site->op && site->op->flushes == in->stats.arena_flushes)
+        return site->op->ops;
+    interp_reserve(cpu);
+    if (!site->op)
+        site->op = bt_cache_data(cpu->bt, sizeof *site->op);
+    struct bt_op *o = site->op;
+    memset(o, 0, sizeof *o);
+    o->flushes = in->stats.arena_flushes;
+    bool ends;
+    interp_decode(cpu, site->block->bytes + site->offset, site->length, &o->ops[0], &ends);
+    if (!o->ops[0].fn)
+        o->ops[0].fn = op_invalid;
+    o->ops[1].fn = op_next;
+    return o->ops;
+}
+
+enum { GO_RETRY = 0, GO_ON = 0, GO_DONE = 1, GO_LEAVE = 2 };
+
+static int run_op(struct vcpu *cpu, struct bt_site *site)
+{
+    struct bt *bt = cpu->bt;
+    uint64_t rip = site->block->rip + site->offset;
+    cpu->rip = rip;
+    flags_to_cpu(cpu);
+    const struct op *op = site_op(cpu, site);
+    bt->fell_through = false;
+    op->fn(cpu, op);
+    flags_from_cpu(cpu);
+    if (bt->fell_through)
+        cpu->rip = (rip + site->length) & cpu->interp->ip_mask;
+    if (UNLIKELY(cpu->pending_db))
+        interp_take_debug_trap(cpu);
+    if (!bt->fell_through || site->ends || cpu->int_shadow || (cpu->rflags & FLAG_TF) ||
+        site->block->dead || atomic_load_explicit(&cpu->attention, memory_order_relaxed))
+        return GO_LEAVE;
+    return GO_DONE;
+}
+
+static int do_callout(struct vcpu *cpu, struct bt_site *site)
+{
+    cpu->bt->stats.callouts++;
+    int result = run_op(cpu, site);
+    return result == GO_DONE ? GO_ON : result;
+}
+
+/* An access missed: fill the first-level TLB, or let the interpreter execute the instruction. */
+static int do_slow(struct vcpu *cpu, struct bt_site *site)
+{
+    struct bt *bt = cpu->bt;
+    struct interp *in = cpu->interp;
+    uint64_t linear = bt->linear;
+    uint8_t *host = (linear & ~PAGE_MASK) + site->size > PAGE_SIZE
+                        ? NULL
+                        : interp_tlb_host(cpu, linear, site->write);
+    if (!host || (site->write && physmem_page_flagged(cpu->machine->mem, host))) {
+        bt->stats.slow_ops++;
+        return run_op(cpu, site);
+    }
+    bt->stats.fills++;
+    bt->l1_used[in->context] = true;
+    bt->l1[in->context][site->write][linear >> PAGE_SHIFT & (L1_ENTRIES - 1)] =
+        (struct l1_entry){linear & PAGE_MASK, (uint64_t)(uintptr_t)host - linear};
+    return GO_RETRY;
+}
+
+/* ---- Finding code ---- */
+
+static uint8_t units(const struct vcpu *cpu)
+{
+    return 0;
+}
+
+/* The mode to translate for; 0: the interpreter runs this. */
+static uint8_t current_mode(const struct vcpu *cpu)
+{
+    const struct interp *in = cpu->interp;
+    if (in->align_check || in->mode.bits == 16 || in->mode.stack_bits != in->mode.bits)
+        return 0;
+    if (in->mode.bits == 32 &&
+        (!in->flat || cpu->seg[CS].base || cpu->seg[CS].limit != 0xffffffff ||
+         !cpu_protected(cpu)))
+        return 0;
+    uint8_t mode = in->mode.bits == 64 ? BT_64 : 0;
+    if (cpu->cpl == 3)
+        mode |= BT_USER;
+    if (in->context == TLB_SUPERVISOR_AC)
+        mode |= BT_AC;
+    return mode | units(cpu) | 0x80;
+}
+
+/* The block at vcpu.rip. NULL: let the interpreter run what is there. */
+static struct bt_block *find_block(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    uint64_t rip = cpu->rip;
+    bt->stats.lookups++;
+    if (!is_canonical(rip))
+        return NULL;
+    bool user = bt->mode & BT_USER;
+    uint64_t gpa = interp_fetch_translate(cpu, rip);
+    struct bt_page *page = bt_page_get(cpu, rip, gpa);
+    if (!page)
+        return NULL;
+    struct bt_block *b = bt_block_find(bt, page, rip, bt->mode);
+    if (!b)
+        b = bt_translate(cpu, page);
+    if (!b)
+        return NULL;
+    bt->page_id[user][rip >> PAGE_SHIFT & (PAGE_ID_ENTRIES - 1)] = page->id;
+    unsigned slot = ((uint32_t)rip ^ (uint32_t)rip >> 12) & (JUMP_CACHE - 1);
+    bt->jumps[slot] = (struct jump_cache_entry){rip ^ bt->jump_key, b->entry_saved};
+    return b;
+}
+
+/* An indirect branch to an address that is none faults at the branch. */
+static void undo_branch(struct vcpu *cpu, const struct bt_site *site)
+{
+    if (is_canonical(cpu->rip))
+        return;
+    const uint8_t *bytes = site->block->bytes + site->offset;
+    if (site->undo < 0)
+        cpu->gpr[RSP] -= (uint64_t)(int64_t)site->undo;
+    else if (site->undo > 0)
+        cpu->gpr[RSP] -= 8 + (bytes[site->length - 1] == 0xc3
+                                  ? 0u
+                                  : bytes[site->length - 2] | bytes[site->length - 1] << 8);
+    cpu->rip = site->block->rip + site->offset;
+}
+
+/* ---- The loop ---- */
+
+static bool interp_must_run(const struct vcpu *cpu)
+{
+    const struct interp *in = cpu->interp;
+    return atomic_load_explicit(&cpu->attention, memory_order_acquire) || cpu->pending.valid ||
+           cpu->activity != ACTIVITY_RUNNING || cpu->int_shadow ||
+           (cpu->rflags & (FLAG_TF | FLAG_RF)) || in->single || (cpu->dr[7] & 0xff) ||
+           log_on(&cpu->machine->log, LOG_EXEC) || log_on(&cpu->machine->log, LOG_CPU);
+}
+
+static void set_gs_base(struct vcpu *cpu)
+{
+    if (getauxval(AT_HWCAP2) & 2) /* HWCAP2_FSGSBASE */
+        __asm__ volatile("wrgsbase %0" : : "r"(cpu));
+    else
+        syscall(SYS_arch_prctl, ARCH_SET_GS, cpu);
+}
+
+typedef uintptr_t enter_fn(const void *code);
+
+static void run_translated(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    struct bt_block *b = find_block(cpu);
+    while (b) {
+        flags_from_cpu(cpu);
+        bt->stats.entries++;
+        uintptr_t out = ((enter_fn *)(uintptr_t)bt->enter)(b->entry_saved);
+        flags_to_cpu(cpu);
+        struct bt_exit *exit = NULL;
+        if (out & 1) {
+            bt->stats.jump_misses++;
+            undo_branch(cpu, (const struct bt_site *)(out - 1));
+        } else if (out) {
+            exit = (struct bt_exit *)out;
+            cpu->rip = exit->target;
+        }
+        if (interp_must_run(cpu))
+            return;
+        uint8_t mode = current_mode(cpu);
+        if (!mode)
+            return;
+        if ((mode & 0x7f) != bt->mode) {
+            bt->mode = mode & 0x7f;
+            set_jump_key(bt);
+        }
+        uint64_t evictions = bt->stats.evictions;
+        b = find_block(cpu);
+        if (b && exit && bt->stats.evictions == evictions)
+            bt_link(cpu, exit, b);
+    }
+    bt->fell_through = true; /* nothing here is translatable: one round in the interpreter */
+}
+
+static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
+{
+    struct bt *bt = cpu->bt;
+    struct interp *in = cpu->interp;
+    enum vcpu_exit exit = VCPU_EXIT_ATTENTION;
+    running = cpu;
+    set_gs_base(cpu);
+    interp_begin(cpu);
+    if (setjmp(in->head.unwind)) {
+        if (interp_unwound(cpu, &exit))
+            return exit;
+    }
+    for (;;) {
+        uint32_t attention = atomic_load_explicit(&cpu->attention, memory_order_acquire);
+        if (attention & ATT_CODE) {
+            atomic_fetch_and(&cpu->attention, ~(uint32_t)ATT_CODE);
+            take_written(cpu);
+        }
+        uint8_t mode = current_mode(cpu);
+        if (mode && !interp_must_run(cpu)) {
+            bt->mode = mode & 0x7f;
+            set_jump_key(bt);
+            bt->fell_through = false;
+            run_translated(cpu);
+            if (!bt->fell_through || interp_must_run(cpu))
+                continue;
+        }
+        bt->stats.interp_rounds++;
+        if (interp_round(cpu, &exit, err))
+            return exit;
+    }
+}
+
+/* ---- Life ---- */
+
+/* Address space within reach of 32-bit displacements from `cpu`. */
+static struct bt *map_near(const struct vcpu *cpu)
+{
+    uintptr_t at = ALIGN_UP((uintptr_t)cpu, UINT64_C(1) << 20);
+    for (unsigned i = 1; i < 900; i++) {
+        for (int sign = -1; sign <= 1; sign += 2) {
+            uintptr_t hint = at + (uintptr_t)((int64_t)i * sign * (2 << 20));
+            void *p = mmap((void *)hint, sizeof(struct bt), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+                           0);
+            if (p == (void *)hint)
+                return p;
+            if (p != MAP_FAILED)
+                munmap(p, sizeof(struct bt));
+        }
+    }
+    return NULL;
+}
+
+static void bt_vcpu_fini(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    if (bt) {
+        bt_cache_free(bt);
+        free(bt->scratch);
+        pthread_mutex_destroy(&bt->written_lock);
+        cpu->bt = NULL;
+        munmap(bt, sizeof *bt);
+    }
+    interp_engine.vcpu_fini(cpu);
+}
+
+static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
+{
+    if (interp_engine.vcpu_init(cpu, err) < 0)
+        return -1;
+    struct bt *bt = map_near(cpu);
+    if (!bt) {
+        interp_engine.vcpu_fini(cpu);
+        return tv_fail(err, "no address space for the translator's tables");
+    }
+    bt->cpu = cpu;
+    bt->offset = (int64_t)((uintptr_t)bt - (uintptr_t)cpu);
+    bt->slow = do_slow;
+    bt->callout = do_callout;
+    bt->jump_gen = 1;
+    pthread_mutex_init(&bt->written_lock, NULL);
+    for (unsigned c = 0; c < TLB_CONTEXTS; c++)
+        clear_l1(bt, c);
+    if (bt_cache_create(bt, CACHE_SIZE, err) < 0) {
+        cpu->bt = bt;
+        bt_vcpu_fini(cpu);
+        return -1;
+    }
+    bt_make_stubs(bt);
+    bt->segments[0].code_used = (uint32_t)bt->code_start;
+    cpu->bt = bt;
+    cpu->interp->flushed = on_flush;
+    return 0;
+}
+
+static void bt_state_changed(struct vcpu *cpu)
+{
+    interp_engine.state_changed(cpu);
+}
+
+static int bt_machine_init(struct machine *m, struct tv_error *err)
+{
+    m->mem->hooks = (struct physmem_hooks){
+        .opaque = m,
+        .marked = (void (*)(void *, const uint8_t *))on_mark,
+        .written = (void (*)(void *, uint64_t))on_written,
+    };
+    return 0;
+}
+
+static void bt_machine_fini(struct machine *m)
+{
+}
+
+static void bt_print_stats(struct machine *m, FILE *out)
+{
+    for (unsigned i = 0; i < m->vcpu_count; i++) {
+        const struct vcpu *cpu = m->vcpus[i];
+        if (!cpu->bt)
+            continue;
+        const struct bt_stats *s = &cpu->bt->stats;
+        fprintf(out,
+                "vcpu %u: translated %" PRIu64 " blocks of %" PRIu64 " instructions to %" PRIu64
+                " bytes\n"
+                "  control: %" PRIu64 " entries, %" PRIu64 " lookups, %" PRIu64
+                " indirect misses, %" PRIu64 " links, %" PRIu64 " unlinks\n"
+                "  memory: %" PRIu64 " tlb fills, %" PRIu64 " slow accesses, %" PRIu64
+                " flushes\n"
+                "  call-outs: %" PRIu64 ", interpreter rounds: %" PRIu64 "\n"
+                "  dropped: %" PRIu64 " blocks written to, %" PRIu64 " evictions\n",
+                i, s->blocks, s->instructions, s->code_bytes, s->entries, s->lookups,
+                s->jump_misses, s->links, s->unlinks, s->fills, s->slow_ops, s->l1_flushes,
+                s->callouts, s->interp_rounds, s->invalidated, s->evictions);
+    }
+    interp_engine.print_stats(m, out);
+}
+
+const struct engine bt_engine = {
+    .name = "bt",
+    .machine_init = bt_machine_init,
+    .machine_fini = bt_machine_fini,
+    .vcpu_init = bt_vcpu_init,
+    .vcpu_fini = bt_vcpu_fini,
+    .run = bt_run,
+    .state_changed = bt_state_changed,
+    .print_stats = bt_print_stats,
+};

@@ -1,0 +1,226 @@
+/* One block: decode, find where flags are wanted, emit. */
+#include "bt/translate.h"
+
+#include <stdlib.h>
+
+#define CODE_MAX (32u << 10) /* of one block, generously */
+#define DATA_MAX (24u << 10)
+
+static bool is_branch_out(const struct insn *in)
+{
+    return in->kind == INSN_JCC || in->kind == INSN_JMP || in->kind == INSN_CALL;
+}
+
+/* Decode from `bytes` until the block ends. */
+static void decode(struct translation_state *t, const uint8_t *bytes, unsigned len)
+{
+    unsigned offset = 0;
+    t->count = 0;
+    while (t->count < BLOCK_INSNS) {
+        struct insn *in = &t->insns[t->count];
+        memset(in, 0, offsetof(struct insn, o));
+        memset((char *)in + offsetof(struct insn, bytes), 0,
+               sizeof *in - offsetof(struct insn, bytes));
+        enum decoded got = interp_decode_only(t->cpu, bytes + offset, len - offset, &in->z, in->o);
+        if (got == DECODED_SHORT)
+            break;
+        in->bytes = bytes + offset;
+        in->offset = (uint16_t)offset;
+        if (got == DECODED_INVALID) {
+            in->kind = INSN_CALLOUT;
+            in->z.length = (uint8_t)MIN(len - offset, ZYDIS_MAX_INSTRUCTION_LENGTH);
+            in->reads = FLAGS_ARITH;
+            in->access = in->ends = true;
+            in->mem = -1;
+        } else {
+            bt_classify(t, in);
+        }
+        offset += in->z.length;
+        t->count++;
+        if (in->ends)
+            break;
+    }
+}
+
+static void find_liveness(struct translation_state *t)
+{
+    uint32_t live = FLAGS_ARITH;
+    for (unsigned i = t->count; i--;) {
+        struct insn *in = &t->insns[i];
+        if (in->kind == INSN_JCC)
+            live = FLAGS_ARITH;
+        in->live_after = live;
+        live = (live & ~in->writes) | in->reads;
+        in->live_before = live;
+    }
+}
+
+/* Where the block wants to find flags when it is entered. */
+static unsigned wanted_flags(const struct translation_state *t)
+{
+    if (!t->insns[0].live_before)
+        return 0;
+    for (unsigned i = 0; i < t->count; i++) {
+        const struct insn *in = &t->insns[i];
+        if (in->access)
+            return FLAGS_SAVED;
+        if (in->kind == INSN_JCC || in->touches)
+            return FLAGS_LIVE;
+    }
+    return FLAGS_LIVE;
+}
+
+static void emit_entries(struct translation_state *t)
+{
+    struct bt_block *b = t->block;
+    unsigned wanted = wanted_flags(t);
+    const uint8_t *first = bt_exec(t->bt, t->e.at);
+    if (wanted == FLAGS_LIVE)
+        put_restore_flags(&t->e, t->bt);
+    else if (wanted == FLAGS_SAVED)
+        put_save_flags(&t->e, t->bt);
+    const uint8_t *second = bt_exec(t->bt, t->e.at);
+    b->entry_live = wanted == FLAGS_SAVED ? first : second;
+    b->entry_saved = wanted == FLAGS_LIVE ? first : second;
+    t->flags = wanted ? wanted : FLAGS_SAVED;
+}
+
+/* Can control come back here without an indirect branch? */
+static bool loops(const struct translation_state *t)
+{
+    for (unsigned i = 0; i < t->count; i++) {
+        const struct insn *in = &t->insns[i];
+        if (is_branch_out(in) && in->target <= t->rip + in->offset)
+            return true;
+    }
+    return false;
+}
+
+static void emit_attention_check(struct translation_state *t, const struct insn *in)
+{
+    bt_flags_clobber(t, in->live_before);
+    put_op(&t->e, false, 0x83, ALU_CMP, gs_operand(VCPU_AT(attention)));
+    put8(&t->e, 0);
+    t->colds[t->cold_count++] = (struct cold){
+        .kind = COLD_ATTENTION, .jump = put_jcc(&t->e, CC_NE), .rip = t->rip + in->offset};
+}
+
+static void emit_body(struct translation_state *t)
+{
+    bool check = loops(t);
+    for (unsigned i = 0; i < t->count; i++) {
+        struct insn *in = &t->insns[i];
+        /* Where it costs nothing but itself; at the latest before the first branch back. */
+        bool due = is_branch_out(in) && in->target <= t->rip + in->offset;
+        if (check && (!in->live_before || (t->flags & FLAGS_SAVED) || due)) {
+            emit_attention_check(t, in);
+            check = false;
+        }
+        bt_emit_insn(t, in);
+    }
+    const struct insn *last = &t->insns[t->count - 1];
+    if (!last->ends) {
+        uint64_t next = t->rip + last->offset + last->z.length;
+        bt_emit_exit(t, put_jump(&t->e), t->bits == 32 ? (uint32_t)next : next);
+    }
+}
+
+static void emit_cold(struct translation_state *t, const struct cold *c)
+{
+    struct emit *e = &t->e;
+    struct bt *bt = t->bt;
+    put_target(c->jump, e->at);
+    switch (c->kind) {
+    case COLD_EXIT:
+        c->exit->stub = e->at;
+        if (c->exit->crosses) { /* room for what bt_write_exit_stub() makes of it */
+            memset(e->at, 0xcc, 96);
+            bt_write_exit_stub(bt, c->exit);
+            e->at += 96;
+        } else {
+            put_load_imm(e, T1, (uint64_t)(uintptr_t)c->exit);
+            put_target(put_jump(e), c->exit->flags_live ? bt->exit_live : bt->exit_saved);
+        }
+        break;
+    case COLD_SLOW:
+        put_store(e, c->address, gs_operand(BT_AT(bt, linear)));
+        put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
+        put_target(put_call(e), bt->slow_stub);
+        put_target(put_jump(e), c->retry);
+        if (c->flags_live)
+            put_restore_flags(e, bt);
+        put_target(put_jump(e), c->next);
+        break;
+    case COLD_ATTENTION:
+        put_load_imm(e, T1, c->rip);
+        put_store(e, T1, gs_operand(VCPU_AT(rip)));
+        put_op(e, false, 0x33, T1, reg_operand(T1));
+        put_target(put_jump(e), bt->exit_saved);
+        break;
+    case COLD_INDIRECT:
+        put_store(e, T0, gs_operand(VCPU_AT(rip)));
+        put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site | 1);
+        put_target(put_jump(e), bt->exit_saved);
+        break;
+    }
+}
+
+struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page)
+{
+    struct bt *bt = cpu->bt;
+    struct translation_state *t = bt->scratch;
+    if (!t) {
+        t = bt->scratch = malloc(sizeof *t);
+        if (!t)
+            return NULL;
+    }
+    struct physmem *mem = cpu->machine->mem;
+    const uint8_t *host = physmem_host(mem, page->gpa, PAGE_SIZE);
+    physmem_mark_code(mem, host);
+    if (atomic_load(&mem->page_gen[page->index]) != page->gen)
+        bt_page_written(cpu, page->index);
+    interp_reserve(cpu);
+
+    uint8_t *code = bt_cache_reserve(cpu, CODE_MAX, DATA_MAX);
+    unsigned start = (unsigned)(cpu->rip & ~PAGE_MASK);
+    unsigned len = (unsigned)MIN(PAGE_SIZE - start, (uint64_t)BLOCK_INSNS * 15);
+    t->cpu = cpu;
+    t->bt = bt;
+    t->rip = cpu->rip;
+    t->bits = bt->mode & BT_64 ? 64 : 32;
+    t->context = cpu->interp->context;
+    t->cold_count = 0;
+    /* A copy: another processor may write while we look. */
+    uint8_t bytes[BLOCK_INSNS * 15];
+    memcpy(bytes, host + start, len);
+    decode(t, bytes, len);
+    if (!t->count)
+        return NULL; /* goes on in the next page */
+
+    const struct insn *last = &t->insns[t->count - 1];
+    unsigned length = last->offset + last->z.length, exits = 1;
+    for (unsigned i = 0; i < t->count; i++)
+        exits += is_branch_out(&t->insns[i]);
+    struct bt_block *b = t->block = bt_cache_data(bt, sizeof *b);
+    b->page = page;
+    b->rip = t->rip;
+    b->mode = bt->mode;
+    b->length = (uint16_t)length;
+    b->count = (uint16_t)t->count;
+    b->exits = bt_cache_data(bt, exits * sizeof *b->exits);
+    b->bytes = memcpy(bt_cache_data(bt, length), bytes, length);
+
+    t->e.at = code;
+    find_liveness(t);
+    emit_entries(t);
+    emit_body(t);
+    for (unsigned i = 0; i < t->cold_count; i++)
+        emit_cold(t, &t->colds[i]);
+    b->code_end = bt_exec(bt, t->e.at);
+    bt_cache_commit(bt, t->e.at);
+    bt_block_add(bt, b);
+    bt->stats.blocks++;
+    bt->stats.instructions += t->count;
+    bt->stats.code_bytes += (uint64_t)(t->e.at - code);
+    return b;
+}
