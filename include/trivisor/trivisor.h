@@ -23,7 +23,7 @@ struct tv_error {
     char message[1024];
 };
 
-enum tv_mode { TV_MODE_AUTO, TV_MODE_INTERP, TV_MODE_HW };
+enum tv_mode { TV_MODE_AUTO, TV_MODE_INTERP, TV_MODE_BT, TV_MODE_HW };
 
 enum tv_serial { TV_SERIAL_NONE, TV_SERIAL_STDIO, TV_SERIAL_FILE, TV_SERIAL_PTY, TV_SERIAL_UNIX };
 

@@ -21,7 +21,7 @@ static inline unsigned host_reg(unsigned guest)
 }
 
 #define VCPU_AT(field) ((int64_t)offsetof(struct vcpu, field))
-#define BT_AT(bt, field) ((bt)->offset + (int64_t)offsetof(struct bt, field))
+#define BT_AT(state, field) ((state)->offset + (int64_t)offsetof(struct bt, field))
 
 static inline int64_t gpr_at(unsigned guest)
 {

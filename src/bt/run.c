@@ -1,12 +1,9 @@
 /* The engine: between translated code and everything else. */
-#include <asm/prctl.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sys/auxv.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "bt/gs.h"
 #include "bt/host.h"
 #include "util/error.h"
 
@@ -280,8 +277,8 @@ static void undo_branch(struct vcpu *cpu, const struct bt_site *site)
         cpu->gpr[RSP] -= (uint64_t)(int64_t)site->undo;
     else if (site->undo > 0)
         cpu->gpr[RSP] -= 8 + (bytes[site->length - 1] == 0xc3
-                                  ? 0u
-                                  : bytes[site->length - 2] | bytes[site->length - 1] << 8);
+                                  ? 0
+                                  : host_load(bytes + site->length - 2, 2));
     cpu->rip = site->block->rip + site->offset;
 }
 
@@ -294,14 +291,6 @@ static bool interp_must_run(const struct vcpu *cpu)
            cpu->activity != ACTIVITY_RUNNING || cpu->int_shadow ||
            (cpu->rflags & (FLAG_TF | FLAG_RF)) || in->single || (cpu->dr[7] & 0xff) ||
            log_on(&cpu->machine->log, LOG_EXEC) || log_on(&cpu->machine->log, LOG_CPU);
-}
-
-static void set_gs_base(struct vcpu *cpu)
-{
-    if (getauxval(AT_HWCAP2) & 2) /* HWCAP2_FSGSBASE */
-        __asm__ volatile("wrgsbase %0" : : "r"(cpu));
-    else
-        syscall(SYS_arch_prctl, ARCH_SET_GS, cpu);
 }
 
 typedef uintptr_t enter_fn(const void *code);
@@ -346,7 +335,7 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
     struct interp *in = cpu->interp;
     enum vcpu_exit exit = VCPU_EXIT_ATTENTION;
     running = cpu;
-    set_gs_base(cpu);
+    bt_set_gs_base(cpu);
     interp_begin(cpu);
     if (setjmp(in->head.unwind)) {
         if (interp_unwound(cpu, &exit))

@@ -53,7 +53,11 @@ static bool parse_number(const char *text, long low, long high, long *value)
 static bool parse_mode(const char *text, enum tv_mode *mode)
 {
     static const char *const names[] = {
-        [TV_MODE_AUTO] = "auto", [TV_MODE_INTERP] = "interp", [TV_MODE_HW] = "hw"};
+        [TV_MODE_AUTO] = "auto",
+        [TV_MODE_INTERP] = "interp",
+        [TV_MODE_BT] = "bt",
+        [TV_MODE_HW] = "hw",
+    };
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(text, names[i]) == 0) {
             *mode = (enum tv_mode)i;
@@ -154,11 +158,11 @@ static int parse_option(struct run_options *o, int id)
         return EXIT_OK;
     case OPT_MODE:
         if (!parse_mode(optarg, &c->mode))
-            return cli_usage_error("--mode '%s': want auto, interp or hw", optarg);
+            return cli_usage_error("--mode '%s': want auto, bt, interp or hw", optarg);
         return EXIT_OK;
     case OPT_REQUIRE:
         if (!parse_mode(optarg, &c->require) || c->require == TV_MODE_AUTO)
-            return cli_usage_error("--require '%s': want interp or hw", optarg);
+            return cli_usage_error("--require '%s': want bt, interp or hw", optarg);
         return EXIT_OK;
     case OPT_CPU:
         c->cpu_model = optarg;

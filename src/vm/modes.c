@@ -14,10 +14,10 @@
 #include "kvm/kvm.h"
 #include "util/error.h"
 
-enum { INTERP, HW, MODES };
-static const char *const mode_names[MODES] = {"interp", "hw"};
+enum { INTERP, BT, HW, MODES };
+static const char *const mode_names[MODES] = {"interp", "bt", "hw"};
 
-/* ---- The interpreter's loop ---- */
+/* ---- The loop in an engine of ours ---- */
 
 #define CODE_AT    0x1000
 #define ROUNDS     500000
@@ -49,7 +49,8 @@ static void enter_protected_mode(struct vcpu *cpu)
 }
 
 /* A machine with nothing but RAM and a processor. */
-static int measure_interp(double *ns_per_instruction, struct tv_error *err)
+static int measure_engine(const struct engine *engine, double *ns_per_instruction,
+                          struct tv_error *err)
 {
     struct machine *m = calloc(1, sizeof *m);
     struct vcpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof *cpu, (size_t)64));
@@ -68,17 +69,17 @@ static int measure_interp(double *ns_per_instruction, struct tv_error *err)
     if (cpuid_build(&m->cpuid, "host", CPUID_FOR_INTERP, 1, 1000000000, err) < 0)
         goto out;
     m->mem = physmem_create(UINT64_C(1) << 20, false, err);
-    if (!m->mem || interp_engine.vcpu_init(cpu, err) < 0)
+    if (!m->mem || engine->machine_init(m, err) < 0 || engine->vcpu_init(cpu, err) < 0)
         goto out;
     physmem_write(m->mem, CODE_AT, loop_code, sizeof loop_code);
     enter_protected_mode(cpu);
     uint64_t start = now_ns();
-    enum vcpu_exit exit = interp_engine.run(cpu, err);
+    enum vcpu_exit exit = engine->run(cpu, err);
     *ns_per_instruction = (double)(now_ns() - start) / ((double)ROUNDS * LOOP_INSNS);
-    result = exit == VCPU_EXIT_HALT ? 0 : tv_fail(err, "the interpreter failed its loop");
+    result = exit == VCPU_EXIT_HALT ? 0 : tv_fail(err, "mode %s failed its loop", engine->name);
 out:
     if (cpu && cpu->interp)
-        interp_engine.vcpu_fini(cpu);
+        engine->vcpu_fini(cpu);
     if (m && m->mem)
         physmem_destroy(m->mem);
     free(cpu);
@@ -86,10 +87,21 @@ out:
     return result;
 }
 
+static int measure_interp(double *ns_per_instruction, struct tv_error *err)
+{
+    return measure_engine(&interp_engine, ns_per_instruction, err);
+}
+
+static int measure_bt(double *ns_per_instruction, struct tv_error *err)
+{
+    return measure_engine(&bt_engine, ns_per_instruction, err);
+}
+
 /* ---- Choice ---- */
 
 static const char *const notes[MODES] = {
     "every instruction interpreted; needs nothing of the host",
+    "all code translated; needs nothing of the host",
     "/dev/kvm",
 };
 
@@ -98,8 +110,8 @@ static const char *const notes[MODES] = {
 
 static void measure(struct tv_mode_report reports[MODES])
 {
-    static int (*const measures[MODES])(double *, struct tv_error *) = {measure_interp,
-                                                                        kvm_measure};
+    static int (*const measures[MODES])(double *, struct tv_error *) = {
+        measure_interp, measure_bt, kvm_measure};
     for (unsigned i = 0; i < MODES; i++) {
         struct tv_mode_report *r = &reports[i];
         struct tv_error err = {""};
@@ -128,17 +140,17 @@ static void explain(const struct tv_mode_report reports[MODES], unsigned best, c
                     size_t size)
 {
     const struct tv_mode_report *hw = &reports[HW];
-    double interp_ns = reports[INTERP].ns_per_instruction;
+    const struct tv_mode_report *ours = &reports[best == HW ? BT : best];
     if (!hw->available)
         snprintf(why, size, "%s", hw->detail);
     else if (best == HW)
-        snprintf(why, size, "/dev/kvm runs ring 0 at %.2g ns an instruction, interp at %.2g ns",
-                 hw->ns_per_instruction, interp_ns);
+        snprintf(why, size, "/dev/kvm runs ring 0 at %.2g ns an instruction, %s at %.2g ns",
+                 hw->ns_per_instruction, ours->name, ours->ns_per_instruction);
     else
         snprintf(why, size,
-                 "/dev/kvm runs ring 0 at %.0f ns an instruction (emulated by the host), interp at "
+                 "/dev/kvm runs ring 0 at %.0f ns an instruction (emulated by the host), %s at "
                  "%.2g ns",
-                 hw->ns_per_instruction, interp_ns);
+                 hw->ns_per_instruction, ours->name, ours->ns_per_instruction);
 }
 
 unsigned tv_modes_measure(struct tv_mode_report *reports, unsigned *chosen, char *why,
@@ -150,11 +162,16 @@ unsigned tv_modes_measure(struct tv_mode_report *reports, unsigned *chosen, char
     return MODES;
 }
 
+const struct engine *modes_engine(enum tv_mode mode)
+{
+    return mode == TV_MODE_HW ? &kvm_engine : mode == TV_MODE_BT ? &bt_engine : &interp_engine;
+}
+
 enum tv_mode modes_choose(enum tv_mode wanted, char *why, size_t size, struct tv_error *err)
 {
-    if (wanted == TV_MODE_INTERP) {
-        snprintf(why, size, "interp: as asked for");
-        return TV_MODE_INTERP;
+    if (wanted == TV_MODE_INTERP || wanted == TV_MODE_BT) {
+        snprintf(why, size, "%s: as asked for", modes_engine(wanted)->name);
+        return wanted;
     }
     if (wanted == TV_MODE_HW) {
         struct tv_error cause;
@@ -174,5 +191,7 @@ enum tv_mode modes_choose(enum tv_mode wanted, char *why, size_t size, struct tv
     unsigned best = fastest(reports);
     explain(reports, best, reason, sizeof reason);
     snprintf(why, size, "%s: %s", mode_names[best], reason);
-    return best == HW ? TV_MODE_HW : TV_MODE_INTERP;
+    static const enum tv_mode modes[MODES] = {
+        [INTERP] = TV_MODE_INTERP, [BT] = TV_MODE_BT, [HW] = TV_MODE_HW};
+    return modes[best];
 }

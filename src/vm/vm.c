@@ -243,7 +243,7 @@ static int build(struct tv_vm *vm, struct tv_error *err)
     enum tv_mode mode = modes_choose(wanted, vm->mode_line, sizeof vm->mode_line, err);
     if (mode == TV_MODE_AUTO)
         return -1;
-    vm->engine = mode == TV_MODE_HW ? &kvm_engine : &interp_engine;
+    vm->engine = modes_engine(mode);
 
     m->verify = c->verify;
     vclock_init(&m->clock);
