@@ -38,6 +38,7 @@ enum bt_mode {
     BT_AVX = 16,
     BT_AVX512 = 32,
     BT_X87 = 64,
+    BT_VALID = 128, /* translated code can run at all */
 };
 
 struct bt_block;

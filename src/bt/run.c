@@ -34,7 +34,7 @@ static void clear_l1(struct bt *bt, unsigned context)
 
 static void set_jump_key(struct bt *bt)
 {
-    bt->jump_key = (uint64_t)bt->jump_gen << 55 | (uint64_t)(bt->mode & 0x7f) << 48;
+    bt->jump_key = (uint64_t)bt->jump_gen << 55 | (uint64_t)bt->mode << 48;
 }
 
 static void forget_jumps(struct bt *bt)
@@ -127,6 +127,31 @@ static void take_written(struct vcpu *cpu)
         bt_page_written(cpu, written[i]);
 }
 
+/* ---- Modes ---- */
+
+static uint8_t units(const struct vcpu *cpu)
+{
+    return 0;
+}
+
+/* The mode to translate for; 0: the interpreter runs this. */
+static uint8_t current_mode(const struct vcpu *cpu)
+{
+    const struct interp *in = cpu->interp;
+    if (in->align_check || in->mode.bits == 16 || in->mode.stack_bits != in->mode.bits)
+        return 0;
+    if (in->mode.bits == 32 &&
+        (!in->flat || cpu->seg[CS].base || cpu->seg[CS].limit != 0xffffffff ||
+         !cpu_protected(cpu)))
+        return 0;
+    uint8_t mode = in->mode.bits == 64 ? BT_64 : 0;
+    if (cpu->cpl == 3)
+        mode |= BT_USER;
+    if (in->context == TLB_SUPERVISOR_AC)
+        mode |= BT_AC;
+    return mode | units(cpu) | BT_VALID;
+}
+
 /* ---- Call-outs ---- */
 
 /* LAHF and SETO AL as one word, from and to the architecture's places. */
@@ -186,7 +211,7 @@ static int run_op(struct vcpu *cpu, struct bt_site *site)
     if (UNLIKELY(cpu->pending_db))
         interp_take_debug_trap(cpu);
     if (!bt->fell_through || site->ends || cpu->int_shadow || (cpu->rflags & FLAG_TF) ||
-        site->block->dead || atomic_load_explicit(&cpu->attention, memory_order_relaxed))
+        site->block->dead || current_mode(cpu) != (bt->mode | BT_VALID) || atomic_load_explicit(&cpu->attention, memory_order_relaxed))
         return GO_LEAVE;
     return GO_DONE;
 }
@@ -219,29 +244,6 @@ static int do_slow(struct vcpu *cpu, struct bt_site *site)
 }
 
 /* ---- Finding code ---- */
-
-static uint8_t units(const struct vcpu *cpu)
-{
-    return 0;
-}
-
-/* The mode to translate for; 0: the interpreter runs this. */
-static uint8_t current_mode(const struct vcpu *cpu)
-{
-    const struct interp *in = cpu->interp;
-    if (in->align_check || in->mode.bits == 16 || in->mode.stack_bits != in->mode.bits)
-        return 0;
-    if (in->mode.bits == 32 &&
-        (!in->flat || cpu->seg[CS].base || cpu->seg[CS].limit != 0xffffffff ||
-         !cpu_protected(cpu)))
-        return 0;
-    uint8_t mode = in->mode.bits == 64 ? BT_64 : 0;
-    if (cpu->cpl == 3)
-        mode |= BT_USER;
-    if (in->context == TLB_SUPERVISOR_AC)
-        mode |= BT_AC;
-    return mode | units(cpu) | 0x80;
-}
 
 /* The block at vcpu.rip. NULL: let the interpreter run what is there. */
 static struct bt_block *find_block(struct vcpu *cpu)
@@ -317,8 +319,8 @@ static void run_translated(struct vcpu *cpu)
         uint8_t mode = current_mode(cpu);
         if (!mode)
             return;
-        if ((mode & 0x7f) != bt->mode) {
-            bt->mode = mode & 0x7f;
+        if ((mode & ~BT_VALID) != bt->mode) {
+            bt->mode = (uint8_t)(mode & ~BT_VALID);
             set_jump_key(bt);
         }
         uint64_t evictions = bt->stats.evictions;
@@ -349,7 +351,7 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
         }
         uint8_t mode = current_mode(cpu);
         if (mode && !interp_must_run(cpu)) {
-            bt->mode = mode & 0x7f;
+            bt->mode = (uint8_t)(mode & ~BT_VALID);
             set_jump_key(bt);
             bt->fell_through = false;
             run_translated(cpu);
