@@ -135,6 +135,7 @@ struct bt {
     int64_t offset; /* of this structure from struct vcpu */
     uint8_t mode;
     bool l1_used[TLB_CONTEXTS];
+    bool needs_interp; /* what is at vcpu.rip cannot be translated */
     bool fell_through; /* the op that was called out to went on with the next instruction */
     uint16_t jump_gen;
     uint32_t next_id;

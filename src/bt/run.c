@@ -269,11 +269,12 @@ static struct bt_block *find_block(struct vcpu *cpu)
     return b;
 }
 
-/* An indirect branch to an address that is none faults at the branch. */
-static void undo_branch(struct vcpu *cpu, const struct bt_site *site)
+/* An indirect branch to an address that is none faults at the branch: go back there, where the
+ * interpreter does it again. False: the address is one. */
+static bool undo_branch(struct vcpu *cpu, const struct bt_site *site)
 {
     if (is_canonical(cpu->rip))
-        return;
+        return false;
     const uint8_t *bytes = site->block->bytes + site->offset;
     if (site->undo < 0)
         cpu->gpr[RSP] -= (uint64_t)(int64_t)site->undo;
@@ -282,6 +283,7 @@ static void undo_branch(struct vcpu *cpu, const struct bt_site *site)
                                   ? 0
                                   : host_load(bytes + site->length - 2, 2));
     cpu->rip = site->block->rip + site->offset;
+    return true;
 }
 
 /* ---- The loop ---- */
@@ -309,7 +311,8 @@ static void run_translated(struct vcpu *cpu)
         struct bt_exit *exit = NULL;
         if (out & 1) {
             bt->stats.jump_misses++;
-            undo_branch(cpu, (const struct bt_site *)(out - 1));
+            if (undo_branch(cpu, (const struct bt_site *)(out - 1)))
+                break;
         } else if (out) {
             exit = (struct bt_exit *)out;
             cpu->rip = exit->target;
@@ -328,7 +331,7 @@ static void run_translated(struct vcpu *cpu)
         if (b && exit && bt->stats.evictions == evictions)
             bt_link(cpu, exit, b);
     }
-    bt->fell_through = true; /* nothing here is translatable: one round in the interpreter */
+    bt->needs_interp = true;
 }
 
 static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
@@ -353,9 +356,9 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
         if (mode && !interp_must_run(cpu)) {
             bt->mode = (uint8_t)(mode & ~BT_VALID);
             set_jump_key(bt);
-            bt->fell_through = false;
+            bt->needs_interp = false;
             run_translated(cpu);
-            if (!bt->fell_through || interp_must_run(cpu))
+            if (!bt->needs_interp)
                 continue;
         }
         bt->stats.interp_rounds++;
