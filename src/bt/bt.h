@@ -127,6 +127,10 @@ struct bt {
     struct vcpu *cpu;
     int (*slow)(struct vcpu *cpu, struct bt_site *site);
     int (*callout)(struct vcpu *cpu, struct bt_site *site);
+    void (*purge_writes)(struct vcpu *cpu);
+    /* This thread is in translated code; another wants it to forget where it may store. Each sets
+     * its own and then reads the other; the one that asks has a barrier run on both sides. */
+    _Atomic bool in_code, purge;
     uint32_t page_id[2][PAGE_ID_ENTRIES]; /* by privilege: what is mapped there */
     struct l1_entry l1[TLB_CONTEXTS][2][L1_ENTRIES];
     struct jump_cache_entry jumps[JUMP_CACHE];

@@ -1,7 +1,11 @@
 /* The engine: between translated code and everything else. */
 #include <inttypes.h>
+#include <linux/membarrier.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "bt/gs.h"
 #include "bt/host.h"
@@ -22,13 +26,16 @@ static uint64_t empty_tag(unsigned slot)
     return slot == EMPTY_SLOT ? UINT64_C(0x0101010101010101) : EMPTY_TAG;
 }
 
+static void clear_table(struct l1_entry table[L1_ENTRIES])
+{
+    memset(table, EMPTY_BYTE, sizeof *table * L1_ENTRIES);
+    table[EMPTY_SLOT].tag = empty_tag(EMPTY_SLOT);
+}
+
 static void clear_l1(struct bt *bt, unsigned context)
 {
-    for (unsigned write = 0; write < 2; write++) {
-        struct l1_entry *table = bt->l1[context][write];
-        memset(table, EMPTY_BYTE, sizeof bt->l1[context][write]);
-        table[EMPTY_SLOT].tag = empty_tag(EMPTY_SLOT);
-    }
+    clear_table(bt->l1[context][0]);
+    clear_table(bt->l1[context][1]);
     bt->l1_used[context] = false;
 }
 
@@ -66,8 +73,19 @@ static void on_flush(struct vcpu *cpu, bool page, uint64_t linear)
     memset(bt->page_id, 0, sizeof bt->page_id);
 }
 
-/* A page was marked as code: stores to it must be heard of from now on. */
-static void purge_writes(struct bt *bt, const uint8_t *host_page)
+static _Thread_local struct vcpu *running;
+
+/* Another vCPU marked a page as code. */
+static void purge_writes(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    atomic_store(&bt->purge, false);
+    for (unsigned c = 0; c < TLB_CONTEXTS; c++)
+        if (bt->l1_used[c])
+            clear_table(bt->l1[c][1]);
+}
+
+static void purge_page(struct bt *bt, const uint8_t *host_page)
 {
     for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
         if (!bt->l1_used[c])
@@ -80,14 +98,36 @@ static void purge_writes(struct bt *bt, const uint8_t *host_page)
     }
 }
 
+/*
+ * A page was marked as code: stores to it must be heard of from now on. Other vCPUs may have it in
+ * their tables of where to store without a look: wait until they are outside translated code, which
+ * they do not enter again before they have emptied these tables, or have done so already.
+ */
 static void on_mark(struct machine *m, const uint8_t *host_page)
 {
-    for (unsigned i = 0; i < m->vcpu_count; i++)
-        if (m->vcpus[i]->bt)
-            purge_writes(m->vcpus[i]->bt, host_page);
+    if (running && running->machine == m)
+        purge_page(running->bt, host_page);
+    if (m->vcpu_count == 1)
+        return;
+    for (unsigned i = 0; i < m->vcpu_count; i++) {
+        struct vcpu *other = m->vcpus[i];
+        if (other == running || !other->bt)
+            continue;
+        atomic_store(&other->bt->purge, true);
+        atomic_fetch_or(&other->attention, ATT_CODE);
+    }
+    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    for (unsigned i = 0; i < m->vcpu_count; i++) {
+        struct bt *other = m->vcpus[i]->bt;
+        if (!other || m->vcpus[i] == running)
+            continue;
+        for (unsigned spins = 0; atomic_load(&other->in_code) && atomic_load(&other->purge);)
+            if (++spins < 1000)
+                __builtin_ia32_pause();
+            else
+                sched_yield();
+    }
 }
-
-static _Thread_local struct vcpu *running;
 
 static void on_written(struct machine *m, uint64_t index)
 {
@@ -307,6 +347,7 @@ static void run_translated(struct vcpu *cpu)
         flags_from_cpu(cpu);
         bt->stats.entries++;
         uintptr_t out = ((enter_fn *)(uintptr_t)bt->enter)(b->entry_saved);
+        atomic_store_explicit(&bt->in_code, false, memory_order_release);
         flags_to_cpu(cpu);
         struct bt_exit *exit = NULL;
         if (out & 1) {
@@ -414,6 +455,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->offset = (int64_t)((uintptr_t)bt - (uintptr_t)cpu);
     bt->slow = do_slow;
     bt->callout = do_callout;
+    bt->purge_writes = purge_writes;
     bt->jump_gen = 1;
     pthread_mutex_init(&bt->written_lock, NULL);
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)

@@ -14,14 +14,49 @@ static void put_guest_registers(struct emit *e, bool store)
     }
 }
 
-static const uint8_t saved[] = {RBX, RBP, R12, R13, R14, R15};
-
 static void put_push(struct emit *e, unsigned reg, bool pop)
 {
     if (reg & 8)
         put8(e, 0x41);
     put8(e, (uint8_t)((pop ? 0x58 : 0x50) | (reg & 7)));
 }
+
+static void put_set_in_code(struct emit *e, struct bt *bt, bool in)
+{
+    put_op(e, false, 0xc6, 0, gs_operand(BT_AT(bt, in_code))); /* MOV byte */
+    put8(e, in);
+}
+
+/* Say that translated code runs again, and do what others asked for in the meantime. */
+static void put_reenter(struct emit *e, struct bt *bt)
+{
+    uint8_t *again = e->at;
+    put_set_in_code(e, bt, true);
+    put_op(e, false, 0x80, ALU_CMP, gs_operand(BT_AT(bt, purge)));
+    put8(e, 0);
+    put8(e, 0x74); /* JE over the call */
+    uint8_t *none = e->at;
+    put8(e, 0);
+    put_set_in_code(e, bt, false);
+    put_push(e, RAX, false);
+    put_load(e, RDI, gs_operand(BT_AT(bt, cpu)));
+    put_op(e, false, 0xff, 2, gs_operand(BT_AT(bt, purge_writes)));
+    put_push(e, RAX, true);
+    put_target(put_jump(e), again);
+    *none = (uint8_t)(e->at - (none + 1));
+}
+
+static void put_call_c(struct emit *e, struct bt *bt, int64_t function)
+{
+    put_set_in_code(e, bt, false);
+    put_alu_imm(e, true, ALU_SUB, reg_operand(RSP), 8);
+    put_load(e, RDI, gs_operand(BT_AT(bt, cpu)));
+    put_move(e, RSI, T1);
+    put_op(e, false, 0xff, 2, gs_operand(function)); /* CALL */
+    put_alu_imm(e, true, ALU_ADD, reg_operand(RSP), 8);
+}
+
+static const uint8_t saved[] = {RBX, RBP, R12, R13, R14, R15};
 
 /* void *enter(const void *code): runs translated code until it leaves; what it returns is what the
  * exit had in T1. */
@@ -31,7 +66,9 @@ static void put_enter(struct emit *e, struct bt *bt)
         put_push(e, saved[i], false);
     put_alu_imm(e, true, ALU_SUB, reg_operand(RSP), 8);
     put_store(e, RSP, gs_operand(BT_AT(bt, host_rsp)));
-    put_move(e, T1, RDI);
+    put_push(e, RDI, false);
+    put_reenter(e, bt);
+    put_push(e, T1, true);
     put_guest_registers(e, false);
     put_op(e, false, 0xff, 4, reg_operand(T1)); /* JMP T1 */
 }
@@ -44,15 +81,6 @@ static void put_leave(struct emit *e, struct bt *bt)
     for (unsigned i = ARRAY_SIZE(saved); i--;)
         put_push(e, saved[i], true);
     put8(e, 0xc3);
-}
-
-static void put_call_c(struct emit *e, struct bt *bt, int64_t function)
-{
-    put_alu_imm(e, true, ALU_SUB, reg_operand(RSP), 8);
-    put_load(e, RDI, gs_operand(BT_AT(bt, cpu)));
-    put_move(e, RSI, T1);
-    put_op(e, false, 0xff, 2, gs_operand(function)); /* CALL */
-    put_alu_imm(e, true, ALU_ADD, reg_operand(RSP), 8);
 }
 
 /* Called with the site in T1. Returns to the caller, behind the five bytes after the call if the
@@ -69,6 +97,7 @@ static void put_callout(struct emit *e, struct bt *bt, int64_t function, bool sk
                     (struct operand){.kind = AT_MEM, .base = RSP, .index = NO_REG}, 5);
         put_target(retries, e->at);
     }
+    put_reenter(e, bt);
     put_guest_registers(e, false);
     put8(e, 0xc3);
     put_target(leaves, e->at);
@@ -97,6 +126,7 @@ void bt_make_stubs(struct bt *bt)
     /* The signal handler comes here with the site in T1: the instruction runs in the interpreter,
      * and if that raises nothing, translated code is left. */
     bt->fault_stub = bt_exec(bt, e.at);
+    put_set_in_code(&e, bt, false);
     put_guest_registers(&e, true);
     put_load(&e, RSP, gs_operand(BT_AT(bt, host_rsp)));
     put_load(&e, RDI, gs_operand(BT_AT(bt, cpu)));
