@@ -58,8 +58,8 @@ struct bt_exit {
     struct bt_block *from, *to; /* to: linked with, NULL: not */
     struct bt_exit *next;       /* in the target's list */
     uint64_t target;
-    uint8_t *jump; /* the 32-bit displacement of the jump (write mapping) */
-    uint8_t *stub; /* where it goes while not linked (write mapping) */
+    uint8_t *jump;   /* the 32-bit displacement of the jump (write mapping) */
+    uint8_t *stub;   /* where it goes while not linked (write mapping) */
     bool flags_live; /* flags are in EFLAGS */
     bool crosses;    /* into another page */
 };

@@ -80,7 +80,7 @@ static inline void put_modrm(struct emit *e, unsigned reg, struct operand rm)
         put32(e, (uint32_t)rm.disp);
         return;
     }
-    uint8_t mod = rm.disp == 0 && (rm.base & 7) != 5 ? 0
+    uint8_t mod = rm.disp == 0 && (rm.base & 7) != 5  ? 0
                   : rm.disp >= -128 && rm.disp <= 127 ? 0x40
                                                       : 0x80;
     if (rm.index != NO_REG || (rm.base & 7) == 4) {

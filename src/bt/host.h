@@ -15,12 +15,12 @@
 /* The host register of a guest register; NO_REG: it lives in memory. */
 static inline unsigned host_reg(unsigned guest)
 {
-    static const uint8_t map[16] = {RAX, RCX, RDX, RBX, HOST_RSP, RBP,    RSI,    RDI,
-                                    R8,  R9,  NO_REG, NO_REG, R12, R13, NO_REG, NO_REG};
+    static const uint8_t map[16] = {RAX, RCX, RDX,    RBX,    HOST_RSP, RBP, RSI,    RDI,
+                                    R8,  R9,  NO_REG, NO_REG, R12,      R13, NO_REG, NO_REG};
     return map[guest];
 }
 
-#define VCPU_AT(field) ((int64_t)offsetof(struct vcpu, field))
+#define VCPU_AT(field)      ((int64_t)offsetof(struct vcpu, field))
 #define BT_AT(state, field) ((state)->offset + (int64_t)offsetof(struct bt, field))
 
 static inline int64_t gpr_at(unsigned guest)

@@ -72,7 +72,8 @@ static void store_stand_ins(struct translation_state *t, const struct stand_ins 
 
 static bool is_byte_register(const ZydisDecodedOperand *o)
 {
-    return o->size == 8 && !(o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH);
+    return o->size == 8 &&
+           !(o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH);
 }
 
 static void put_legacy(struct translation_state *t, const struct insn *in, unsigned reg,
@@ -112,8 +113,8 @@ static void put_legacy(struct translation_state *t, const struct insn *in, unsig
         put_modrm(e, reg, rm);
 }
 
-static void put_vex(struct translation_state *t, const struct insn *in, unsigned reg,
-                    unsigned vvvv, struct operand rm)
+static void put_vex(struct translation_state *t, const struct insn *in, unsigned reg, unsigned vvvv,
+                    struct operand rm)
 {
     const ZydisDecodedInstruction *z = &in->z;
     static const uint8_t pp[] = {0, 1, 2, 3};
@@ -188,7 +189,8 @@ static void flags_before(struct translation_state *t, const struct insn *in)
 static void flags_after(struct translation_state *t, const struct insn *in)
 {
     if (in->touches && (in->z.cpu_flags->modified | in->z.cpu_flags->set_0 |
-                        in->z.cpu_flags->set_1 | in->z.cpu_flags->undefined) & FLAGS_ARITH)
+                        in->z.cpu_flags->set_1 | in->z.cpu_flags->undefined) &
+                           FLAGS_ARITH)
         t->flags = FLAGS_LIVE;
 }
 
@@ -201,8 +203,8 @@ static void emit_generic(struct translation_state *t, struct insn *in)
         bt_flags_clobber(t, in->live_before);
         uint8_t *retry = t->e.at;
         unsigned reg = bt_address(t, in);
-        mem = bt_check(t, in, reg, o->size / 8u, o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
-                       retry);
+        mem =
+            bt_check(t, in, reg, o->size / 8u, o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, retry);
         s = (struct stand_ins){.pool = {T2}, .pool_count = 1};
     }
     flags_before(t, in);
@@ -262,8 +264,9 @@ static unsigned source_value(struct translation_state *t, const struct insn *in,
 {
     const ZydisDecodedOperand *o = &in->o[0];
     if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        put_load_imm(&t->e, scratch, t->bits == 64 ? (uint64_t)(int64_t)(int32_t)o->imm.value.s
-                                                   : (uint32_t)o->imm.value.s);
+        put_load_imm(&t->e, scratch,
+                     t->bits == 64 ? (uint64_t)(int64_t)(int32_t)o->imm.value.s
+                                   : (uint32_t)o->imm.value.s);
         return scratch;
     }
     uint8_t guest = 0, shift;

@@ -181,8 +181,7 @@ static uint8_t current_mode(const struct vcpu *cpu)
     if (in->align_check || in->mode.bits == 16 || in->mode.stack_bits != in->mode.bits)
         return 0;
     if (in->mode.bits == 32 &&
-        (!in->flat || cpu->seg[CS].base || cpu->seg[CS].limit != 0xffffffff ||
-         !cpu_protected(cpu)))
+        (!in->flat || cpu->seg[CS].base || cpu->seg[CS].limit != 0xffffffff || !cpu_protected(cpu)))
         return 0;
     uint8_t mode = in->mode.bits == 64 ? BT_64 : 0;
     if (cpu->cpl == 3)
@@ -251,7 +250,8 @@ static int run_op(struct vcpu *cpu, struct bt_site *site)
     if (UNLIKELY(cpu->pending_db))
         interp_take_debug_trap(cpu);
     if (!bt->fell_through || site->ends || cpu->int_shadow || (cpu->rflags & FLAG_TF) ||
-        site->block->dead || current_mode(cpu) != (bt->mode | BT_VALID) || atomic_load_explicit(&cpu->attention, memory_order_relaxed))
+        site->block->dead || current_mode(cpu) != (bt->mode | BT_VALID) ||
+        atomic_load_explicit(&cpu->attention, memory_order_relaxed))
         return GO_LEAVE;
     return GO_DONE;
 }
@@ -319,9 +319,8 @@ static bool undo_branch(struct vcpu *cpu, const struct bt_site *site)
     if (site->undo < 0)
         cpu->gpr[RSP] -= (uint64_t)(int64_t)site->undo;
     else if (site->undo > 0)
-        cpu->gpr[RSP] -= 8 + (bytes[site->length - 1] == 0xc3
-                                  ? 0
-                                  : host_load(bytes + site->length - 2, 2));
+        cpu->gpr[RSP] -=
+            8 + (bytes[site->length - 1] == 0xc3 ? 0 : host_load(bytes + site->length - 2, 2));
     cpu->rip = site->block->rip + site->offset;
     return true;
 }
@@ -417,9 +416,9 @@ static struct bt *map_near(const struct vcpu *cpu)
     for (unsigned i = 1; i < 900; i++) {
         for (int sign = -1; sign <= 1; sign += 2) {
             uintptr_t hint = at + (uintptr_t)((int64_t)i * sign * (2 << 20));
-            void *p = mmap((void *)hint, sizeof(struct bt), PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
-                           0);
+            void *p =
+                mmap((void *)hint, sizeof(struct bt), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
             if (p == (void *)hint)
                 return p;
             if (p != MAP_FAILED)
@@ -503,8 +502,7 @@ static void bt_print_stats(struct machine *m, FILE *out)
                 " bytes\n"
                 "  control: %" PRIu64 " entries, %" PRIu64 " lookups, %" PRIu64
                 " indirect misses, %" PRIu64 " links, %" PRIu64 " unlinks\n"
-                "  memory: %" PRIu64 " tlb fills, %" PRIu64 " slow accesses, %" PRIu64
-                " flushes\n"
+                "  memory: %" PRIu64 " tlb fills, %" PRIu64 " slow accesses, %" PRIu64 " flushes\n"
                 "  call-outs: %" PRIu64 ", interpreter rounds: %" PRIu64 "\n"
                 "  dropped: %" PRIu64 " blocks written to, %" PRIu64 " evictions\n",
                 i, s->blocks, s->instructions, s->code_bytes, s->entries, s->lookups,

@@ -24,16 +24,16 @@ struct insn {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
     const uint8_t *bytes;
-    uint64_t target; /* of a direct branch */
+    uint64_t target;        /* of a direct branch */
     uint32_t reads, writes; /* arithmetic flags: used; overwritten for certain */
     uint32_t live_before, live_after;
     uint16_t offset;
     uint8_t kind;
-    bool access;      /* has an inline memory access, whose check clobbers EFLAGS */
-    bool touches;     /* writes or reads flags at all */
-    bool ends;        /* the block */
-    bool may_fault;   /* the host instruction may raise a signal */
-    int8_t mem;       /* explicit memory operand, -1: none */
+    bool access;    /* has an inline memory access, whose check clobbers EFLAGS */
+    bool touches;   /* writes or reads flags at all */
+    bool ends;      /* the block */
+    bool may_fault; /* the host instruction may raise a signal */
+    int8_t mem;     /* explicit memory operand, -1: none */
 };
 
 /* Where the guest's flags are. */

@@ -13,7 +13,7 @@ static const char help[] =
     "  --append TEXT       kernel command line\n"
     "  --memory SIZE       guest RAM, with K, M, G or T (default 128M)\n"
     "  --cpus N            number of processors (default 1)\n"
-    "  --mode MODE         auto, bt, interp or hw (default auto: the fastest measured)\n"
+    "  --mode MODE         auto (default: the fastest measured), bt, interp or hw\n"
     "  --require MODE      fail rather than run in another mode\n"
     "  --cpu NAME[,+F,-F]  host, max, x86-64-v1 .. v4; features to add or remove\n"
     "  --serial WHERE      COM1: stdio (Ctrl-A H helps), none, pty, file:P, unix:P\n"

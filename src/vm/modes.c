@@ -110,8 +110,8 @@ static const char *const notes[MODES] = {
 
 static void measure(struct tv_mode_report reports[MODES])
 {
-    static int (*const measures[MODES])(double *, struct tv_error *) = {
-        measure_interp, measure_bt, kvm_measure};
+    static int (*const measures[MODES])(double *, struct tv_error *) = {measure_interp, measure_bt,
+                                                                        kvm_measure};
     for (unsigned i = 0; i < MODES; i++) {
         struct tv_mode_report *r = &reports[i];
         struct tv_error err = {""};

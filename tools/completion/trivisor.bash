@@ -14,8 +14,8 @@ _trivisor()
         compopt -o filenames 2>/dev/null
         COMPREPLY=($(compgen -f -- "$cur"))
         ;;
-    --mode) COMPREPLY=($(compgen -W "auto interp hw" -- "$cur")) ;;
-    --require) COMPREPLY=($(compgen -W "interp hw" -- "$cur")) ;;
+    --mode) COMPREPLY=($(compgen -W "auto bt interp hw" -- "$cur")) ;;
+    --require) COMPREPLY=($(compgen -W "bt interp hw" -- "$cur")) ;;
     --cpu) COMPREPLY=($(compgen -W "host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4" -- "$cur")) ;;
     --serial) COMPREPLY=($(compgen -W "stdio none pty file: unix:" -- "$cur")) ;;
     --on-panic) COMPREPLY=($(compgen -W "notify exit" -- "$cur")) ;;
