@@ -41,6 +41,15 @@ enum bt_mode {
     BT_VALID = 128, /* translated code can run at all */
 };
 
+/* Optimizations that can be switched off, in the order of bt_option_names. */
+enum bt_option {
+    BT_OFF_FLAGS = 1,  /* flags that nobody reads are not kept for faults */
+    BT_OFF_LINKS = 2,  /* blocks jump to each other */
+    BT_OFF_JUMPS = 4,  /* indirect branches look up their target inline */
+    BT_OFF_BLOCKS = 8, /* blocks of more than one instruction */
+    BT_OFF_INLINE = 16, /* instructions other than call-outs */
+};
+
 struct bt_block;
 
 /* A page of code, as mapped: all blocks that were made from it. */

@@ -252,14 +252,15 @@ static bool one_operand(struct translation_state *t, struct insn *in, uint8_t ki
 static bool classify(struct translation_state *t, struct insn *in)
 {
     ZydisMnemonic m = in->z.mnemonic;
-    if (!feature_offered(&t->cpu->machine->cpuid, &in->z))
+    if (t->cpu->machine->bt_off & BT_OFF_INLINE || !feature_offered(&t->cpu->machine->cpuid, &in->z))
         return false;
     switch (m) {
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_ENDBR64:
     case ZYDIS_MNEMONIC_ENDBR32:
-        in->kind = INSN_NOP;
-        return !(in->z.attributes & ZYDIS_ATTRIB_HAS_LOCK);
+        in->kind = INSN_NOP; /* 0F 0D of a register is undefined, for one */
+        return in->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT || in->z.opcode == 0x1e ||
+               in->z.opcode == 0x1f;
     case ZYDIS_MNEMONIC_LEA:
         if (in->z.address_width != t->bits || (in->z.attributes & ZYDIS_ATTRIB_HAS_LOCK))
             return false;

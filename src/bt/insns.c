@@ -92,6 +92,8 @@ static void put_legacy(struct translation_state *t, const struct insn *in, unsig
         put_op(e, false, 0xff, opcode >> 3 & 1, reg_operand(opcode_reg));
         return;
     }
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && opcode == 0x82)
+        opcode = 0x80; /* its twin outside 64-bit mode */
     uint8_t rex = (z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.W ? 8 : 0;
     bool modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM;
     if (modrm)
@@ -391,6 +393,19 @@ static void emit_call(struct translation_state *t, struct insn *in)
     bt_emit_exit(t, put_jump(&t->e), in->target);
 }
 
+/* The call faults before it pushes anything. */
+static void check_canonical(struct translation_state *t, const struct insn *in)
+{
+    struct emit *e = &t->e;
+    put_load(e, T0, gs_operand(BT_AT(t->bt, target)));
+    put_op(e, true, 0xc1, 7, reg_operand(T0)); /* SAR: -1 or 0 */
+    put8(e, 47);
+    put_alu_imm(e, true, ALU_ADD, reg_operand(T0), 1);
+    put_alu_imm(e, true, ALU_CMP, reg_operand(T0), 1);
+    t->colds[t->cold_count++] = (struct cold){
+        .kind = COLD_CALLOUT, .jump = put_jcc(e, CC_A), .site = bt_site_new(t, in)};
+}
+
 static void emit_call_indirect(struct translation_state *t, struct insn *in)
 {
     bt_flags_clobber(t, in->live_before);
@@ -398,6 +413,8 @@ static void emit_call_indirect(struct translation_state *t, struct insn *in)
         load_target(t, in);
     else
         put_store(&t->e, source_value(t, in, T2), gs_operand(BT_AT(t->bt, target)));
+    if (t->bits == 64)
+        check_canonical(t, in);
     push_return(t, in);
     put_op(&t->e, t->bits == 64, 0x8b, T0, gs_operand(BT_AT(t->bt, target)));
     put_indirect_jump(t, in, -(int)t->bits / 8);

@@ -304,6 +304,8 @@ static struct bt_block *find_block(struct vcpu *cpu)
     if (!b)
         return NULL;
     bt->page_id[user][rip >> PAGE_SHIFT & (PAGE_ID_ENTRIES - 1)] = page->id;
+    if (cpu->machine->bt_off & BT_OFF_JUMPS)
+        return b;
     unsigned slot = ((uint32_t)rip ^ (uint32_t)rip >> 12) & (JUMP_CACHE - 1);
     bt->jumps[slot] = (struct jump_cache_entry){rip ^ bt->jump_key, b->entry_saved};
     return b;
@@ -459,7 +461,8 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     pthread_mutex_init(&bt->written_lock, NULL);
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)
         clear_l1(bt, c);
-    if (bt_cache_create(bt, CACHE_SIZE, err) < 0) {
+    uint64_t size = cpu->machine->tcache ? cpu->machine->tcache : CACHE_SIZE;
+    if (bt_cache_create(bt, size, err) < 0) {
         cpu->bt = bt;
         bt_vcpu_fini(cpu);
         return -1;

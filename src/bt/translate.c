@@ -16,7 +16,8 @@ static void decode(struct translation_state *t, const uint8_t *bytes, unsigned l
 {
     unsigned offset = 0;
     t->count = 0;
-    while (t->count < BLOCK_INSNS) {
+    unsigned max = t->cpu->machine->bt_off & BT_OFF_BLOCKS ? 1 : BLOCK_INSNS;
+    while (t->count < max) {
         struct insn *in = &t->insns[t->count];
         memset(in, 0, offsetof(struct insn, o));
         memset((char *)in + offsetof(struct insn, bytes), 0,
@@ -51,6 +52,8 @@ static void find_liveness(struct translation_state *t)
             live = FLAGS_ARITH;
         in->live_after = live;
         live = (live & ~in->writes) | in->reads;
+        if (in->access && t->cpu->machine->bt_off & BT_OFF_FLAGS)
+            live = FLAGS_ARITH; /* a fault there shows them */
         in->live_before = live;
     }
 }
@@ -150,6 +153,10 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
         if (c->flags_live)
             put_restore_flags(e, bt);
         put_target(put_jump(e), c->next);
+        break;
+    case COLD_CALLOUT: /* does not return: the instruction ends the block */
+        put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
+        put_target(put_call(e), bt->callout_stub);
         break;
     case COLD_ATTENTION:
         put_load_imm(e, T1, c->rip);

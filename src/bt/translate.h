@@ -41,7 +41,7 @@ enum { FLAGS_LIVE = 1, FLAGS_SAVED = 2 };
 
 /* Code out of line, emitted behind the block. */
 struct cold {
-    enum { COLD_EXIT, COLD_SLOW, COLD_ATTENTION, COLD_INDIRECT } kind;
+    enum { COLD_EXIT, COLD_SLOW, COLD_ATTENTION, COLD_INDIRECT, COLD_CALLOUT } kind;
     uint8_t *jump; /* displacement to fill in */
     struct bt_exit *exit;
     struct bt_site *site;

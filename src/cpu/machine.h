@@ -44,6 +44,8 @@ struct machine {
     struct debugger debug;
     struct vcpu *vcpus[VCPUS_MAX];
     unsigned vcpu_count;
+    uint64_t tcache;  /* bytes of translation cache for each vCPU; 0: the default */
+    uint32_t bt_off;  /* optimizations that the translator leaves out: enum bt_option */
     bool verify; /* --verify: check cached code against memory before it runs */
 };
 

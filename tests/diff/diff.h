@@ -100,7 +100,8 @@ void remove_instruction(struct test *test, unsigned index);
 
 /* guest.c */
 struct guest;
-struct guest *guest_create(void);
+/* `engine`: interp or bt; `bt_off`: enum bt_option. */
+struct guest *guest_create(const char *engine, uint32_t bt_off);
 void guest_destroy(struct guest *g);
 void guest_run(struct guest *g, const struct test *test, struct outcome *outcome);
 

@@ -1,5 +1,5 @@
 /*
- * Runs a sequence in the interpreter: a bare machine with the test's address space and, above the
+ * Runs a sequence in an engine: a bare machine with the test's address space and, above the
  * canonical hole, an IDT whose handlers are one HLT each. Where a handler's HLT ends the run, the
  * frame that the processor pushed tells how the sequence ended.
  */
@@ -36,6 +36,7 @@ enum {
 struct guest {
     struct machine machine;
     struct vcpu *cpu;
+    const struct engine *engine;
     pthread_mutex_t lock;
 };
 
@@ -84,12 +85,13 @@ static void build_tables(struct guest *g)
     physmem_write(g->machine.mem, TSS + 102, &(uint16_t){0x68}, 2); /* no I/O bitmap */
 }
 
-struct guest *guest_create(void)
+struct guest *guest_create(const char *engine, uint32_t bt_off)
 {
     struct guest *g = calloc(1, sizeof *g);
     struct tv_error err = {""};
     if (!g)
         return NULL;
+    g->engine = strcmp(engine, "bt") ? &interp_engine : &bt_engine;
     pthread_mutex_init(&g->lock, NULL);
     vclock_init(&g->machine.clock);
     bus_init(&g->machine.pio, &g->lock);
@@ -106,9 +108,9 @@ struct guest *guest_create(void)
     g->cpu->machine = &g->machine;
     g->machine.vcpus[0] = g->cpu;
     g->machine.vcpu_count = 1;
-    if ((interp_engine.machine_init && interp_engine.machine_init(&g->machine, &err) < 0) ||
-        interp_engine.vcpu_init(g->cpu, &err) < 0) {
-        fprintf(stderr, "cannot start the interpreter: %s\n", err.message);
+    g->machine.bt_off = bt_off;
+    if (g->engine->machine_init(&g->machine, &err) < 0 || g->engine->vcpu_init(g->cpu, &err) < 0) {
+        fprintf(stderr, "cannot start %s: %s\n", g->engine->name, err.message);
         exit(1);
     }
     build_tables(g);
@@ -117,7 +119,7 @@ struct guest *guest_create(void)
 
 void guest_destroy(struct guest *g)
 {
-    interp_engine.vcpu_fini(g->cpu);
+    g->engine->vcpu_fini(g->cpu);
     physmem_destroy(g->machine.mem);
     free(g->cpu);
     free(g);
@@ -167,7 +169,7 @@ static void load_state(struct guest *g, const struct test *t)
     cpu->fpu.fx.mxcsr = s->mxcsr;
     cpu->activity = ACTIVITY_RUNNING;
     cpu_state_changed(cpu);
-    interp_engine.state_changed(cpu);
+    g->engine->state_changed(cpu);
 
     uint8_t data_pages[DATA_SIZE];
     fill_data(data_pages, t->data_seed);
@@ -216,7 +218,7 @@ void guest_run(struct guest *g, const struct test *t, struct outcome *o)
 {
     struct tv_error err;
     load_state(g, t);
-    interp_engine.run(g->cpu, &err);
+    g->engine->run(g->cpu, &err);
     store_state(g, &o->after);
     physmem_read(g->machine.mem, DATA, o->data, DATA_SIZE);
     o->done = true;

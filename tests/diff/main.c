@@ -1,7 +1,8 @@
 /*
- * diff [--count N] [--seed S] [--only MNEMONIC] [--keep-going] [--native PROGRAM]
+ * diff [--engine interp|bt] [--bt-off MASK] [--count N] [--seed S] [--only MNEMONIC]
+ *      [--keep-going] --native PROGRAM
  *
- * Runs N random sequences natively and in the interpreter and compares. The first difference is
+ * Runs N random sequences natively and in an engine and compares. The first difference is
  * shrunk, printed with both states and the code, and ends the program with status 1 (with
  * --keep-going: counted by mnemonic).
  */
@@ -111,7 +112,7 @@ static void compare64(struct difference *d, const char *name, int index, uint64_
     if (native == guest)
         return;
     snprintf(full, sizeof full, index < 0 ? "%s" : "%s%d", name, index);
-    note(d, "  %-8s native %016" PRIx64 "  interp %016" PRIx64 "\n", full, native, guest);
+    note(d, "  %-8s native %016" PRIx64 "  guest %016" PRIx64 "\n", full, native, guest);
 }
 
 static void compare_bytes(struct difference *d, const char *name, int index, const uint8_t *native,
@@ -122,7 +123,7 @@ static void compare_bytes(struct difference *d, const char *name, int index, con
     note(d, "  %s%d\n    native ", name, index);
     for (unsigned i = size; i-- > 0;)
         note(d, "%02x%s", native[i], i % 8 ? "" : " ");
-    note(d, "\n    interp ");
+    note(d, "\n    guest  ");
     for (unsigned i = size; i-- > 0;)
         note(d, "%02x%s", guest[i], i % 8 ? "" : " ");
     note(d, "\n");
@@ -307,10 +308,16 @@ int main(int argc, char **argv)
 {
     uint64_t count = 20000, seed = 1, differences = 0, skipped = 0;
     const char *only = NULL;
+    const char *engine = "interp";
+    uint32_t bt_off = 0;
     bool keep_going = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--keep-going") == 0)
             keep_going = true;
+        else if (i + 1 < argc && strcmp(argv[i], "--engine") == 0)
+            engine = argv[++i];
+        else if (i + 1 < argc && strcmp(argv[i], "--bt-off") == 0)
+            bt_off = (uint32_t)strtoul(argv[++i], NULL, 0);
         else if (i + 1 < argc && strcmp(argv[i], "--count") == 0)
             count = strtoull(argv[++i], NULL, 0);
         else if (i + 1 < argc && strcmp(argv[i], "--seed") == 0)
@@ -334,7 +341,7 @@ int main(int argc, char **argv)
         return perror("mmap"), 1;
 
     struct generator *generator = generator_create(seed, only);
-    struct guest *guest = guest_create();
+    struct guest *guest = guest_create(engine, bt_off);
     static struct outcome result;
     struct difference d = {.length = 0};
     static struct test tests[BATCH];
