@@ -82,7 +82,7 @@ struct bt_site {
     uint8_t size; /* of the access that may miss; 0: a plain call-out */
     bool write;
     bool ends;   /* leave the block after it */
-    int8_t undo; /* an indirect branch moved RSP by this much before its target was looked at */
+    int32_t undo; /* an indirect branch moved RSP by this much before its target was looked at */
 };
 
 struct bt_op {

@@ -348,7 +348,7 @@ static void put_indirect_jump(struct translation_state *t, const struct insn *in
     struct emit *e = &t->e;
     struct bt *bt = t->bt;
     struct bt_site *site = bt_site_new(t, in);
-    site->undo = (int8_t)undo;
+    site->undo = undo;
     site->ends = true;
     put_op(e, false, 0x83, ALU_CMP, gs_operand(VCPU_AT(attention)));
     put8(e, 0);
@@ -442,7 +442,7 @@ static void emit_ret(struct translation_state *t, struct insn *in)
     put_sized(t, false, T0, check_top(t, in, HOST_RSP));
     int delta = (int)(t->bits / 8 + extra);
     move_rsp(t, delta);
-    put_indirect_jump(t, in, 1);
+    put_indirect_jump(t, in, delta);
 }
 
 static void emit_callout(struct translation_state *t, struct insn *in)

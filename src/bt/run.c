@@ -317,12 +317,7 @@ static bool undo_branch(struct vcpu *cpu, const struct bt_site *site)
 {
     if (is_canonical(cpu->rip))
         return false;
-    const uint8_t *bytes = site->block->bytes + site->offset;
-    if (site->undo < 0)
-        cpu->gpr[RSP] -= (uint64_t)(int64_t)site->undo;
-    else if (site->undo > 0)
-        cpu->gpr[RSP] -=
-            8 + (bytes[site->length - 1] == 0xc3 ? 0 : host_load(bytes + site->length - 2, 2));
+    cpu->gpr[RSP] -= (uint64_t)(int64_t)site->undo;
     cpu->rip = site->block->rip + site->offset;
     return true;
 }

@@ -120,9 +120,13 @@ static void rdpid(struct vcpu *cpu, const struct op *op)
 static void bound(struct vcpu *cpu, const struct op *op)
 {
     unsigned size = op->size, shift = 64 - 8 * size;
-    uint64_t linear = addr_any(cpu, op, 2 * size, false);
-    int64_t low = (int64_t)(interp_load(cpu, op, linear, size) << shift) >> shift;
-    int64_t high = (int64_t)(interp_load(cpu, op, linear + size, size) << shift) >> shift;
+    /* Two accesses: the first may be fine where the second is beyond the segment. */
+    struct op second = *op;
+    second.disp += (int64_t)size;
+    uint64_t at = addr_any(cpu, op, size, false);
+    int64_t low = (int64_t)(interp_load(cpu, op, at, size) << shift) >> shift;
+    at = addr_any(cpu, &second, size, false);
+    int64_t high = (int64_t)(interp_load(cpu, &second, at, size) << shift) >> shift;
     int64_t index = (int64_t)(cpu->gpr[op->dst] << shift) >> shift;
     if (index < low || index > high)
         interp_raise(cpu, op, VEC_BR);
