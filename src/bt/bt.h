@@ -50,6 +50,10 @@ enum bt_option {
     BT_OFF_INLINE = 16, /* instructions other than call-outs */
 };
 
+/* Which vector registers are live in the host's: the first 16's low halves; all of the first 16;
+ * all, and the mask registers. */
+enum bt_vectors { VECTORS_SAVED, VECTORS_SSE, VECTORS_AVX, VECTORS_AVX512 };
+
 struct bt_block;
 
 /* A page of code, as mapped: all blocks that were made from it. */
@@ -90,10 +94,11 @@ struct bt_op {
     uint64_t flushes; /* interp_stats.arena_flushes when decoded */
 };
 
+/* A host instruction that may raise a signal. */
 struct bt_fault_point {
-    uint32_t code; /* host address of the instruction, from the block's code */
-    bool flags_live;
+    const uint8_t *code; /* executable address */
     struct bt_site *site;
+    bool flags_live;
 };
 
 struct bt_block {
@@ -110,6 +115,7 @@ struct bt_block {
     uint16_t length; /* bytes of guest code */
     uint16_t count;  /* instructions */
     uint8_t mode;
+    uint8_t vectors; /* enum bt_vectors: what its instructions need */
     bool dead;
 };
 
@@ -140,6 +146,8 @@ struct bt {
     /* This thread is in translated code; another wants it to forget where it may store. Each sets
      * its own and then reads the other; the one that asks has a barrier run on both sides. */
     _Atomic bool in_code, purge;
+    uint8_t vector_live; /* enum bt_vectors: the guest's vector registers are the host's */
+    uint32_t host_mxcsr;
     uint32_t page_id[2][PAGE_ID_ENTRIES]; /* by privilege: what is mapped there */
     struct l1_entry l1[TLB_CONTEXTS][2][L1_ENTRIES];
     struct jump_cache_entry jumps[JUMP_CACHE];
@@ -159,6 +167,7 @@ struct bt {
     uint64_t segment_data;
     unsigned segment; /* being filled */
     struct bt_segment segments[SEGMENTS];
+    void (*vectors_save)(void), (*vectors_load[4])(void); /* by enum bt_vectors */
     const uint8_t *enter, *exit_live, *exit_saved, *slow_stub, *callout_stub, *fault_stub;
     uint64_t code_start; /* behind the stubs, in segment 0 */
 
@@ -208,7 +217,21 @@ void bt_write_exit_stub(struct bt *bt, struct bt_exit *exit);
 /* Translate the block at vcpu.rip, whose page is `page`. NULL: the interpreter must run it. */
 struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page);
 
+/* ---- fault.c ---- */
+
+bool bt_on_signal(int number, void *ucontext);
+
+/* ---- fill.c: compiled so that vector registers stay untouched ---- */
+
+/* An access missed: fill the first-level TLB, or do all that is in bt_slow(). */
+int bt_fill(struct vcpu *cpu, struct bt_site *site);
+
 /* ---- run.c ---- */
+
+enum { GO_RETRY = 0, GO_ON = 0, GO_DONE = 1, GO_LEAVE = 2 };
+int bt_slow(struct vcpu *cpu, struct bt_site *site);
+/* The vCPU whose thread this is, NULL elsewhere. */
+struct vcpu *bt_running(void);
 
 extern const struct engine bt_engine;
 

@@ -43,6 +43,9 @@ static bool is_generic(ZydisMnemonic m)
     case ZYDIS_MNEMONIC_SHRD:
     case ZYDIS_MNEMONIC_IMUL:
     case ZYDIS_MNEMONIC_MUL:
+    case ZYDIS_MNEMONIC_DIV:
+    case ZYDIS_MNEMONIC_IDIV:
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTS:
     case ZYDIS_MNEMONIC_BTR:
@@ -249,6 +252,38 @@ static bool one_operand(struct translation_state *t, struct insn *in, uint8_t ki
     return true;
 }
 
+/* Instructions on vector registers that the interpreter runs natively, too. */
+static bool is_vector(struct translation_state *t, struct insn *in)
+{
+    static const struct {
+        uint8_t mode, vectors;
+    } needs[] = {[UNIT_SSE] = {BT_SSE, VECTORS_SSE},
+                 [UNIT_AVX] = {BT_AVX, VECTORS_AVX},
+                 [UNIT_AVX512] = {BT_AVX512, VECTORS_AVX512}};
+    struct native_form form;
+    struct op op = {0};
+    bool ends;
+    interp_reserve(t->cpu);
+    if (!interp_decode(t->cpu, in->bytes, in->z.length, &op, &ends) || !op.fn ||
+        !native_describe(&op, &form) || !(t->bt->mode & needs[form.unit].mode))
+        return false;
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        const ZydisDecodedOperand *o = &in->o[i];
+        if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
+            continue;
+        if (in->mem >= 0 || !good_address(t, in, o))
+            return false;
+        in->mem = (int8_t)i;
+    }
+    in->vectors = needs[form.unit].vectors;
+    in->size = form.size;
+    in->store = form.store;
+    in->key = *form.key;
+    in->kind = INSN_VECTOR;
+    in->may_fault = true;
+    return true;
+}
+
 static bool classify(struct translation_state *t, struct insn *in)
 {
     ZydisMnemonic m = in->z.mnemonic;
@@ -296,8 +331,10 @@ static bool classify(struct translation_state *t, struct insn *in)
     if (condition_of_jump(m) >= 0)
         return direct_branch(t, in, INSN_JCC);
     if (!is_generic(m))
-        return false;
+        return is_vector(t, in);
     in->kind = INSN_GENERIC;
+    in->may_fault = m == ZYDIS_MNEMONIC_DIV || m == ZYDIS_MNEMONIC_IDIV ||
+                    m == ZYDIS_MNEMONIC_CMPXCHG16B;
     /* With a register as bit offset, the operand in memory reaches beyond itself. */
     bool bit_string = m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS ||
                       m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
@@ -314,10 +351,12 @@ void bt_classify(struct translation_state *t, struct insn *in)
         bool stack = in->kind == INSN_PUSH || in->kind == INSN_POP || in->kind == INSN_LEAVE ||
                      in->kind == INSN_CALL || in->kind == INSN_CALL_INDIRECT ||
                      in->kind == INSN_RET || in->kind == INSN_JMP_INDIRECT;
-        in->access = (in->mem >= 0 && in->kind != INSN_LEA) || stack;
+        in->access = (in->mem >= 0 && in->kind != INSN_LEA) || stack || in->may_fault;
         return;
     }
     in->mem = -1;
+    in->may_fault = false;
+    in->vectors = VECTORS_SAVED;
     in->kind = INSN_CALLOUT;
     in->reads = FLAGS_ALL;
     in->writes = 0;

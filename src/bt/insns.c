@@ -137,6 +137,17 @@ static void put_immediates(struct translation_state *t, const struct insn *in)
     t->e.at += n;
 }
 
+/* The next host instruction is the guest's, and may raise a signal. */
+static void fault_point(struct translation_state *t, const struct insn *in)
+{
+    if (!in->may_fault)
+        return;
+    t->faults[t->fault_count++] =
+        (struct bt_fault_point){.code = bt_exec(t->bt, t->e.at),
+                                .site = bt_site_new(t, in),
+                                .flags_live = !(t->flags & FLAGS_SAVED)};
+}
+
 /* `mem`: the host operand of the guest's memory operand. */
 static void put_same(struct translation_state *t, const struct insn *in, struct stand_ins *s,
                      struct operand mem)
@@ -173,6 +184,7 @@ static void put_same(struct translation_state *t, const struct insn *in, struct 
         force_rex |= is_byte_register(o) && host >= 4;
     }
     load_stand_ins(t, s);
+    fault_point(t, in);
     if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
         put_vex(t, in, reg, vvvv, rm);
     else
@@ -194,6 +206,91 @@ static void flags_after(struct translation_state *t, const struct insn *in)
                         in->z.cpu_flags->set_1 | in->z.cpu_flags->undefined) &
                            FLAGS_ARITH)
         t->flags = FLAGS_LIVE;
+}
+
+/* The instruction as the interpreter's thunk has it, with [RSI] and RAX replaced. */
+static void put_thunk(struct translation_state *t, const struct insn *in, bool gpr_reg, bool gpr_rm,
+                      unsigned gpr, struct operand mem)
+{
+    struct emit *e = &t->e;
+    const uint8_t *from = in->key.insn, *end = from + in->key.length;
+    uint8_t rex = in->mem >= 0 ? rex_bits(0, mem) : 0;
+    if (gpr_reg)
+        rex |= (uint8_t)((gpr & 8) >> 1);
+    if (gpr_rm)
+        rex |= (uint8_t)((gpr & 8) >> 3);
+    if (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
+        while (*from == 0x66 || *from == 0xf2 || *from == 0xf3)
+            put8(e, *from++);
+        if ((*from & 0xf0) == 0x40)
+            rex |= *from++;
+        if (rex)
+            put8(e, 0x40 | rex);
+        unsigned opcode = from[1] == 0x38 || from[1] == 0x3a ? 3 : 2;
+        memcpy(e->at, from, opcode);
+        e->at += opcode;
+        from += opcode;
+    } else {
+        unsigned head = in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? 4 : 5;
+        memcpy(e->at, from, head);
+        e->at[1] ^= (uint8_t)(rex << 5); /* R, X and B are inverted */
+        e->at += head;
+        from += head;
+    }
+    if (from == end)
+        return;
+    uint8_t modrm = *from++;
+    unsigned reg = gpr_reg ? gpr & 7 : modrm >> 3 & 7;
+    if (in->mem >= 0)
+        put_modrm(e, reg, mem);
+    else
+        put8(e, (uint8_t)(0xc0 | reg << 3 | (gpr_rm ? gpr & 7 : modrm & 7)));
+    memcpy(e->at, from, (size_t)(end - from));
+    e->at += end - from;
+}
+
+static void check_vectors(struct translation_state *t)
+{
+    t->vectors_checked = true;
+    put_op(&t->e, false, 0x80, ALU_CMP, gs_operand(BT_AT(t->bt, vector_live)));
+    put8(&t->e, t->vectors);
+    uint8_t *jump = put_jcc(&t->e, CC_B);
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_VECTORS, .jump = jump, .retry = t->e.at};
+}
+
+static void emit_vector(struct translation_state *t, struct insn *in)
+{
+    struct stand_ins s = {.pool = {T2}, .pool_count = 1};
+    struct operand mem = {0};
+    if (in->mem >= 0 || !t->vectors_checked)
+        bt_flags_clobber(t, in->live_before);
+    if (!t->vectors_checked)
+        check_vectors(t);
+    if (in->mem >= 0) {
+        uint8_t *retry = t->e.at;
+        unsigned reg = bt_address(t, in);
+        mem = bt_check(t, in, reg, in->size, in->store, retry);
+    }
+    flags_before(t, in);
+    bool gpr_reg = false, gpr_rm = false;
+    unsigned gpr = 0;
+    for (unsigned i = 0; i < in->z.operand_count_visible; i++) {
+        const ZydisDecodedOperand *o = &in->o[i];
+        uint8_t guest, shift;
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || !bind_reg(o->reg.value, &guest, &shift) ||
+            (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_REG &&
+             o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM))
+            continue;
+        gpr = operand_host(&s, in, o);
+        gpr_reg = o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG;
+        gpr_rm = !gpr_reg;
+    }
+    load_stand_ins(t, &s);
+    fault_point(t, in);
+    put_thunk(t, in, gpr_reg, gpr_rm, gpr, mem);
+    store_stand_ins(t, &s);
+    flags_after(t, in);
 }
 
 static void emit_generic(struct translation_state *t, struct insn *in)
@@ -461,6 +558,9 @@ void bt_emit_insn(struct translation_state *t, struct insn *in)
         return;
     case INSN_GENERIC:
         emit_generic(t, in);
+        break;
+    case INSN_VECTOR:
+        emit_vector(t, in);
         break;
     case INSN_LEA:
         emit_lea(t, in);

@@ -9,6 +9,7 @@
 
 #include "bt/gs.h"
 #include "bt/host.h"
+#include "interp/native.h"
 #include "util/error.h"
 
 #define CACHE_SIZE (UINT64_C(64) << 20)
@@ -74,6 +75,11 @@ static void on_flush(struct vcpu *cpu, bool page, uint64_t linear)
 }
 
 static _Thread_local struct vcpu *running;
+
+struct vcpu *bt_running(void)
+{
+    return running;
+}
 
 /* Another vCPU marked a page as code. */
 static void purge_writes(struct vcpu *cpu)
@@ -169,9 +175,21 @@ static void take_written(struct vcpu *cpu)
 
 /* ---- Modes ---- */
 
+/* Which vector units would run without an exception. */
 static uint8_t units(const struct vcpu *cpu)
 {
-    return 0;
+    uint8_t units = 0;
+    if (cpu->cr0 & CR0_TS)
+        return 0;
+    if (!(cpu->cr0 & CR0_EM) && (cpu->cr4 & CR4_OSFXSR))
+        units |= BT_SSE;
+    if (!(cpu->cr4 & CR4_OSXSAVE))
+        return units;
+    if ((cpu->xcr0 & 6) == 6)
+        units |= BT_AVX;
+    if ((cpu->xcr0 & 0xe6) == 0xe6)
+        units |= BT_AVX512;
+    return units;
 }
 
 /* The mode to translate for; 0: the interpreter runs this. */
@@ -233,7 +251,19 @@ static const struct op *site_op(struct vcpu *cpu, struct bt_site *site)
     return o->ops;
 }
 
-enum { GO_RETRY = 0, GO_ON = 0, GO_DONE = 1, GO_LEAVE = 2 };
+/* The guest's vector registers to where C code expects them. */
+static void save_vectors(struct bt *bt)
+{
+    if (bt->vector_live)
+        bt->vectors_save();
+}
+
+/* And back, for the rest of a block that needs them. The last thing before translated code. */
+static void load_vectors(struct bt *bt, const struct bt_site *site, int result)
+{
+    if (result != GO_LEAVE && site->block->vectors)
+        bt->vectors_load[site->block->vectors]();
+}
 
 static int run_op(struct vcpu *cpu, struct bt_site *site)
 {
@@ -259,28 +289,34 @@ static int run_op(struct vcpu *cpu, struct bt_site *site)
 static int do_callout(struct vcpu *cpu, struct bt_site *site)
 {
     cpu->bt->stats.callouts++;
+    save_vectors(cpu->bt);
     int result = run_op(cpu, site);
+    load_vectors(cpu->bt, site, result);
     return result == GO_DONE ? GO_ON : result;
 }
 
-/* An access missed: fill the first-level TLB, or let the interpreter execute the instruction. */
-static int do_slow(struct vcpu *cpu, struct bt_site *site)
+/* The second level of the TLB misses, too. */
+int bt_slow(struct vcpu *cpu, struct bt_site *site)
 {
     struct bt *bt = cpu->bt;
-    struct interp *in = cpu->interp;
     uint64_t linear = bt->linear;
+    int result = GO_RETRY;
+    save_vectors(bt);
     uint8_t *host = (linear & ~PAGE_MASK) + site->size > PAGE_SIZE
                         ? NULL
                         : interp_tlb_host(cpu, linear, site->write);
     if (!host || (site->write && physmem_page_flagged(cpu->machine->mem, host))) {
         bt->stats.slow_ops++;
-        return run_op(cpu, site);
+        result = run_op(cpu, site);
+    } else {
+        struct interp *in = cpu->interp;
+        bt->stats.fills++;
+        bt->l1_used[in->context] = true;
+        bt->l1[in->context][site->write][linear >> PAGE_SHIFT & (L1_ENTRIES - 1)] =
+            (struct l1_entry){linear & PAGE_MASK, (uint64_t)(uintptr_t)host - linear};
     }
-    bt->stats.fills++;
-    bt->l1_used[in->context] = true;
-    bt->l1[in->context][site->write][linear >> PAGE_SHIFT & (L1_ENTRIES - 1)] =
-        (struct l1_entry){linear & PAGE_MASK, (uint64_t)(uintptr_t)host - linear};
-    return GO_RETRY;
+    load_vectors(bt, site, result);
+    return result;
 }
 
 /* ---- Finding code ---- */
@@ -344,6 +380,7 @@ static void run_translated(struct vcpu *cpu)
         bt->stats.entries++;
         uintptr_t out = ((enter_fn *)(uintptr_t)bt->enter)(b->entry_saved);
         atomic_store_explicit(&bt->in_code, false, memory_order_release);
+        save_vectors(bt);
         flags_to_cpu(cpu);
         struct bt_exit *exit = NULL;
         if (out & 1) {
@@ -378,6 +415,7 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
     enum vcpu_exit exit = VCPU_EXIT_ATTENTION;
     running = cpu;
     bt_set_gs_base(cpu);
+    thunks_set_handler(bt_on_signal);
     interp_begin(cpu);
     if (setjmp(in->head.unwind)) {
         if (interp_unwound(cpu, &exit))
@@ -449,9 +487,10 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     }
     bt->cpu = cpu;
     bt->offset = (int64_t)((uintptr_t)bt - (uintptr_t)cpu);
-    bt->slow = do_slow;
+    bt->slow = bt_fill;
     bt->callout = do_callout;
     bt->purge_writes = purge_writes;
+    bt->host_mxcsr = __builtin_ia32_stmxcsr();
     bt->jump_gen = 1;
     pthread_mutex_init(&bt->written_lock, NULL);
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)

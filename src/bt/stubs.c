@@ -1,5 +1,6 @@
 /* Code that all blocks share: the way in, the ways out, call-outs. */
 #include "bt/host.h"
+#include "interp/native.h"
 
 static void put_guest_registers(struct emit *e, bool store)
 {
@@ -105,9 +106,120 @@ static void put_callout(struct emit *e, struct bt *bt, int64_t function, bool sk
     put_leave(e, bt);
 }
 
+/* ---- Vector registers ---- */
+
+/* MOVUPS or VMOVUPS of `size` bytes between register n and its place in struct vcpu. */
+static void put_vector_move(struct emit *e, unsigned n, unsigned size, bool store)
+{
+    put8(e, 0x65);
+    if (size == 64) {
+        put8(e, 0x62);
+        put8(e, (uint8_t)((~n >> 3 & 1) << 7 | 0x60 | (~n >> 4 & 1) << 4 | 1));
+        put8(e, 0x7c);
+        put8(e, 0x48);
+    } else if (size == 32) {
+        put8(e, 0xc4);
+        put8(e, (uint8_t)((~n >> 3 & 1) << 7 | 0x61));
+        put8(e, 0x7c);
+    } else {
+        if (n & 8)
+            put8(e, 0x44);
+        put8(e, 0x0f);
+    }
+    put8(e, store ? 0x11 : 0x10);
+    put_modrm(e, n & 7, gs_operand(VCPU_AT(fpu.zmm) + 64 * (int64_t)n));
+}
+
+static void put_mask_move(struct emit *e, unsigned n, bool store)
+{
+    put8(e, 0x65);
+    put8(e, 0xc4);
+    put8(e, 0xe1);
+    put8(e, 0xf8);
+    put8(e, store ? 0x91 : 0x90);
+    put_modrm(e, n, gs_operand(VCPU_AT(fpu.k) + 8 * (int64_t)n));
+}
+
+static void put_vectors(struct emit *e, enum bt_vectors level, bool store)
+{
+    bool avx512 = thunks_host() == HOST_AVX512;
+    unsigned size = level == VECTORS_SSE ? 16 : avx512 ? 64 : 32;
+    for (unsigned n = 0; n < (level == VECTORS_AVX512 ? 32u : 16u); n++)
+        put_vector_move(e, n, size, store);
+    for (unsigned n = 0; level == VECTORS_AVX512 && n < 8; n++)
+        put_mask_move(e, n, store);
+}
+
+static void put_mxcsr(struct emit *e, unsigned digit, int64_t at)
+{
+    put8(e, 0x65);
+    put8(e, 0x0f);
+    put8(e, 0xae);
+    put_modrm(e, digit, gs_operand(at));
+}
+#define LDMXCSR 2
+#define STMXCSR 3
+
+static void put_set_vector_live(struct emit *e, struct bt *bt, unsigned level)
+{
+    put_op(e, false, 0xc6, 0, gs_operand(BT_AT(bt, vector_live)));
+    put8(e, (uint8_t)level);
+}
+
+/* Save what is live. */
+static void put_vectors_save(struct emit *e, struct bt *bt)
+{
+    uint8_t *not_this[VECTORS_AVX512 + 1] = {NULL};
+    enum bt_vectors max = thunks_host() == HOST_AVX512 ? VECTORS_AVX512
+                          : thunks_host() == HOST_AVX  ? VECTORS_AVX
+                                                       : VECTORS_SSE;
+    uint8_t *done[VECTORS_AVX512 + 1];
+    for (enum bt_vectors level = VECTORS_SSE; level <= max; level++) {
+        put_op(e, false, 0x80, ALU_CMP, gs_operand(BT_AT(bt, vector_live)));
+        put8(e, (uint8_t)level);
+        not_this[level] = put_jcc(e, CC_NE);
+        put_vectors(e, level, true);
+        if (level >= VECTORS_AVX) { /* VZEROUPPER */
+            put8(e, 0xc5);
+            put8(e, 0xf8);
+            put8(e, 0x77);
+        }
+        done[level] = put_jump(e);
+        put_target(not_this[level], e->at);
+    }
+    for (enum bt_vectors level = VECTORS_SSE; level <= max; level++)
+        put_target(done[level], e->at);
+    put_mxcsr(e, STMXCSR, VCPU_AT(fpu.fx.mxcsr));
+    put_mxcsr(e, LDMXCSR, BT_AT(bt, host_mxcsr));
+    put_set_vector_live(e, bt, VECTORS_SAVED);
+    put8(e, 0xc3);
+}
+
+/* Make `level` live, whatever is. */
+static void put_vectors_load(struct emit *e, struct bt *bt, enum bt_vectors level)
+{
+    put_op(e, false, 0x80, ALU_CMP, gs_operand(BT_AT(bt, vector_live)));
+    put8(e, VECTORS_SAVED);
+    put8(e, 0x74); /* JE over the call */
+    put8(e, 5);
+    put_target(put_call(e), bt->write + ((const uint8_t *)(uintptr_t)bt->vectors_save - bt->exec));
+    put_vectors(e, level, false);
+    put_mxcsr(e, LDMXCSR, VCPU_AT(fpu.fx.mxcsr));
+    put_set_vector_live(e, bt, level);
+    put8(e, 0xc3);
+}
+
 void bt_make_stubs(struct bt *bt)
 {
     struct emit e = {bt->write};
+    bt->vectors_save = (void (*)(void))(uintptr_t)bt_exec(bt, e.at);
+    put_vectors_save(&e, bt);
+    for (enum bt_vectors level = VECTORS_SSE; level <= VECTORS_AVX512; level++) {
+        if (level >= VECTORS_AVX && (int)thunks_host() < (int)level - 1)
+            break;
+        bt->vectors_load[level] = (void (*)(void))(uintptr_t)bt_exec(bt, e.at);
+        put_vectors_load(&e, bt, level);
+    }
     bt->enter = bt_exec(bt, e.at);
     put_enter(&e, bt);
 

@@ -154,6 +154,11 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
             put_restore_flags(e, bt);
         put_target(put_jump(e), c->next);
         break;
+    case COLD_VECTORS:
+        put_target(put_call(e), bt->write + ((const uint8_t *)(uintptr_t)bt->vectors_load[t->vectors] -
+                                             bt->exec));
+        put_target(put_jump(e), c->retry);
+        break;
     case COLD_CALLOUT: /* does not return: the instruction ends the block */
         put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
         put_target(put_call(e), bt->callout_stub);
@@ -218,12 +223,21 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page)
     b->bytes = memcpy(bt_cache_data(bt, length), bytes, length);
 
     t->e.at = code;
+    t->fault_count = 0;
+    t->vectors_checked = false;
+    t->vectors = VECTORS_SAVED;
+    for (unsigned i = 0; i < t->count; i++)
+        t->vectors = MAX(t->vectors, t->insns[i].vectors);
+    b->vectors = t->vectors;
     find_liveness(t);
     emit_entries(t);
     emit_body(t);
     for (unsigned i = 0; i < t->cold_count; i++)
         emit_cold(t, &t->colds[i]);
     b->code_end = bt_exec(bt, t->e.at);
+    b->fault_count = (uint16_t)t->fault_count;
+    b->faults = bt_cache_data(bt, t->fault_count * sizeof t->faults[0]);
+    memcpy(b->faults, t->faults, t->fault_count * sizeof t->faults[0]);
     bt_cache_commit(bt, t->e.at);
     bt_block_add(bt, b);
     bt->stats.blocks++;

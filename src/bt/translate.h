@@ -3,11 +3,13 @@
 #define TRIVISOR_BT_TRANSLATE_H
 
 #include "bt/host.h"
+#include "interp/native.h"
 
 enum insn_kind {
     INSN_CALLOUT, /* the interpreter executes it */
     INSN_NOP,
     INSN_GENERIC, /* the same instruction on host registers and memory */
+    INSN_VECTOR,
     INSN_LEA,
     INSN_PUSH,
     INSN_POP,
@@ -33,7 +35,12 @@ struct insn {
     bool touches;   /* writes or reads flags at all */
     bool ends;      /* the block */
     bool may_fault; /* the host instruction may raise a signal */
-    int8_t mem;     /* explicit memory operand, -1: none */
+    int8_t mem; /* explicit memory operand, -1: none */
+    /* INSN_VECTOR: */
+    uint8_t vectors; /* enum bt_vectors */
+    uint8_t size;    /* of the memory operand */
+    bool store;
+    struct thunk_key key;
 };
 
 /* Where the guest's flags are. */
@@ -41,7 +48,7 @@ enum { FLAGS_LIVE = 1, FLAGS_SAVED = 2 };
 
 /* Code out of line, emitted behind the block. */
 struct cold {
-    enum { COLD_EXIT, COLD_SLOW, COLD_ATTENTION, COLD_INDIRECT, COLD_CALLOUT } kind;
+    enum { COLD_EXIT, COLD_SLOW, COLD_ATTENTION, COLD_INDIRECT, COLD_CALLOUT, COLD_VECTORS } kind;
     uint8_t *jump; /* displacement to fill in */
     struct bt_exit *exit;
     struct bt_site *site;
@@ -60,6 +67,10 @@ struct translation_state {
     unsigned bits; /* 64 or 32 */
     unsigned context;
     unsigned flags; /* FLAGS_* */
+    uint8_t vectors; /* enum bt_vectors: what the block needs */
+    bool vectors_checked;
+    unsigned fault_count;
+    struct bt_fault_point faults[BLOCK_INSNS];
     unsigned count, cold_count;
     unsigned cold_open; /* the first cold of the instruction under way */
     struct insn insns[BLOCK_INSNS];

@@ -56,6 +56,20 @@ void thunks_enter(const struct thunks *t);
 enum host_vector { HOST_SSE, HOST_AVX, HOST_AVX512 };
 enum host_vector thunks_host(void);
 
+/* An instruction that does nothing but run its thunk on registers and at most one operand of RAM. */
+struct native_form {
+    const struct thunk_key *key;
+    uint8_t unit; /* enum vector_unit */
+    uint8_t size; /* of the memory operand, 0: none */
+    bool store;
+};
+/* False: more than that has to be done. */
+bool native_describe(const struct op *op, struct native_form *form);
+
+/* Let `handler` see signals raised on this thread first: true where it has dealt with one. */
+typedef bool signal_handler(int number, void *ucontext);
+void thunks_set_handler(signal_handler *handler);
+
 bind_fn bind_vector_special; /* vector_special.c */
 
 /* native_rewrite.c */

@@ -68,8 +68,17 @@ static void pass_on(int number, siginfo_t *info, void *context)
         signal(number, SIG_DFL); /* the instruction raises it again */
 }
 
+static _Thread_local signal_handler *first_handler;
+
+void thunks_set_handler(signal_handler *handler)
+{
+    first_handler = handler;
+}
+
 static void on_signal(int number, siginfo_t *info, void *context)
 {
+    if (info->si_code > 0 && first_handler && first_handler(number, context))
+        return;
     ucontext_t *uc = context;
     greg_t *regs = uc->uc_mcontext.gregs;
     const struct thunks *t = running;
