@@ -89,19 +89,34 @@ unsigned bt_address(struct translation_state *t, const struct insn *in)
     return result;
 }
 
-static bool has_bmi2(void)
+/*
+ * Which slot an access uses. Accesses that are likely to meet the same page share one: those off
+ * the stack pointer, off one register in a block, and at fixed addresses in one page.
+ */
+static unsigned slot_of(struct translation_state *t, const struct insn *in, bool stack)
 {
-    return __builtin_cpu_supports("bmi2");
+    enum { STACK_SLOT = 0, FIRST_SLOT = 1 };
+    const ZydisDecodedOperand *o = in->mem >= 0 ? &in->o[in->mem] : NULL;
+    uint8_t base, shift;
+    if (stack || !o || (bind_reg(o->mem.base, &base, &shift) && base == RSP))
+        return STACK_SLOT;
+    if (!bind_reg(o->mem.base, &base, &shift)) {
+        uint64_t at = (uint64_t)o->mem.disp.value;
+        if (o->mem.base == ZYDIS_REGISTER_RIP)
+            at += t->rip + in->offset + in->z.length;
+        if (o->mem.index == ZYDIS_REGISTER_NONE)
+            return FIRST_SLOT + (unsigned)(at >> PAGE_SHIFT) % (SLOTS - FIRST_SLOT);
+        base = 16;
+    }
+    if (!t->base_slots[base])
+        t->base_slots[base] = (uint8_t)(FIRST_SLOT + t->bt->next_slot++ % (SLOTS - FIRST_SLOT));
+    return t->base_slots[base];
 }
 
-struct operand bt_check(struct translation_state *t, const struct insn *in, unsigned reg,
-                        unsigned size, bool write, uint8_t *retry)
+/* The offset of the page's entry in a first-level table to T1. */
+static void put_index(struct emit *e, unsigned reg)
 {
-    struct emit *e = &t->e;
-    struct bt *bt = t->bt;
-    int64_t table = BT_AT(bt, l1[t->context][write]);
-    if (has_bmi2()) {
-        /* RORX T1d, reg, 8 */
+    if (__builtin_cpu_supports("bmi2")) { /* RORX T1d, reg, 8 */
         put8(e, 0xc4);
         put8(e, (uint8_t)(0x43 | (reg & 8 ? 0 : 0x20)));
         put8(e, 0x7b);
@@ -114,17 +129,80 @@ struct operand bt_check(struct translation_state *t, const struct insn *in, unsi
         put8(e, 8);
     }
     put_alu_imm(e, false, ALU_AND, reg_operand(T1), (L1_ENTRIES - 1) << 4);
-    put_load(e, T2, gs_base_operand(T1, table + (int64_t)offsetof(struct l1_entry, tag)));
+}
+
+#define TAG    ((int64_t)offsetof(struct l1_entry, tag))
+#define ADDEND ((int64_t)offsetof(struct l1_entry, addend))
+
+/* Jump (returned) unless the entry at `at` is for the access. T2 is the offset in the page. */
+static uint8_t *put_compare(struct emit *e, struct operand at, unsigned reg, unsigned size)
+{
+    put_load(e, T2, at);
     put_alu(e, ALU_XOR, T2, reg_operand(reg));
     put_alu_imm(e, true, ALU_CMP, reg_operand(T2), (int32_t)(PAGE_SIZE - size));
+    return put_jcc(e, CC_A);
+}
+
+static int64_t table_at(const struct translation_state *t, bool write)
+{
+    return BT_AT(t->bt, l1[t->context][write]);
+}
+
+static int64_t slot_at(const struct translation_state *t, bool write, unsigned slot)
+{
+    return BT_AT(t->bt, slots[t->context][write][slot]);
+}
+
+/*
+ * Most accesses of a program meet the page that they met before: the slot's address is fixed, so
+ * the check is not on the way from the address to the data. The kernel's wander: they look into the
+ * table at once.
+ */
+struct operand bt_check(struct translation_state *t, const struct insn *in, unsigned reg,
+                        unsigned size, bool write, bool stack)
+{
+    struct emit *e = &t->e;
     struct bt_site *site = bt_site_new(t, in);
+    unsigned slot = slot_of(t, in, stack);
+    bool fixed = slot == 0 || (in->mem >= 0 && in->o[in->mem].mem.base == ZYDIS_REGISTER_RIP);
     site->size = (uint8_t)size;
     site->write = write;
-    t->colds[t->cold_count++] = (struct cold){.kind = COLD_SLOW,
-                                              .jump = put_jcc(e, CC_A),
-                                              .site = site,
-                                              .retry = retry,
-                                              .address = (uint8_t)reg};
-    put_load(e, T1, gs_base_operand(T1, table + (int64_t)offsetof(struct l1_entry, addend)));
+    struct cold cold = {.kind = COLD_SLOW, .site = site, .address = (uint8_t)reg, .retry = e->at};
+    if (t->bt->mode & BT_USER || fixed) {
+        int64_t at = slot_at(t, write, slot);
+        cold.kind = COLD_SLOT;
+        cold.slot = (uint8_t)slot;
+        cold.jump = put_compare(e, gs_operand(at + TAG), reg, size);
+        put_load(e, T1, gs_operand(at + ADDEND));
+        cold.retry = e->at;
+    } else {
+        put_index(e, reg);
+        cold.jump = put_compare(e, gs_base_operand(T1, table_at(t, write) + TAG), reg, size);
+        put_load(e, T1, gs_base_operand(T1, table_at(t, write) + ADDEND));
+    }
+    t->colds[t->cold_count++] = cold;
     return mem_operand(reg, T1);
+}
+
+void bt_emit_cold_access(struct translation_state *t, const struct cold *c)
+{
+    struct emit *e = &t->e;
+    uint8_t *misses = c->jump, *retry = c->retry;
+    bool write = c->site->write;
+    if (c->kind == COLD_SLOT) {
+        int64_t slot = slot_at(t, write, c->slot), table = table_at(t, write);
+        retry = e->at;
+        put_index(e, c->address);
+        misses = put_compare(e, gs_base_operand(T1, table + TAG), c->address, c->site->size);
+        put_alu(e, ALU_XOR, T2, reg_operand(c->address)); /* the tag again */
+        put_load(e, T1, gs_base_operand(T1, table + ADDEND));
+        put_store(e, T2, gs_operand(slot + TAG));
+        put_store(e, T1, gs_operand(slot + ADDEND));
+        put_target(put_jump(e), c->retry);
+    }
+    put_target(misses, e->at);
+    put_store(e, c->address, gs_operand(BT_AT(t->bt, linear)));
+    put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
+    put_target(put_call(e), t->bt->slow_stub);
+    put_target(put_jump(e), retry);
 }

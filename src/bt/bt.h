@@ -11,6 +11,7 @@
 #include "interp/core.h"
 
 #define L1_ENTRIES      512
+#define SLOTS           128
 #define JUMP_CACHE      4096
 #define PAGE_ID_ENTRIES 512
 #define BLOCK_HASH      16384
@@ -43,10 +44,10 @@ enum bt_mode {
 
 /* Optimizations that can be switched off, in the order of bt_option_names. */
 enum bt_option {
-    BT_OFF_FLAGS = 1,  /* flags that nobody reads are not kept for faults */
-    BT_OFF_LINKS = 2,  /* blocks jump to each other */
-    BT_OFF_JUMPS = 4,  /* indirect branches look up their target inline */
-    BT_OFF_BLOCKS = 8, /* blocks of more than one instruction */
+    BT_OFF_FLAGS = 1,   /* flags that nobody reads are not kept for faults */
+    BT_OFF_LINKS = 2,   /* blocks jump to each other */
+    BT_OFF_JUMPS = 4,   /* indirect branches look up their target inline */
+    BT_OFF_BLOCKS = 8,  /* blocks of more than one instruction */
     BT_OFF_INLINE = 16, /* instructions other than call-outs */
 };
 
@@ -85,7 +86,7 @@ struct bt_site {
     uint8_t length;
     uint8_t size; /* of the access that may miss; 0: a plain call-out */
     bool write;
-    bool ends;   /* leave the block after it */
+    bool ends;    /* leave the block after it */
     int32_t undo; /* an indirect branch moved RSP by this much before its target was looked at */
 };
 
@@ -149,11 +150,14 @@ struct bt {
     uint8_t vector_live; /* enum bt_vectors: the guest's vector registers are the host's */
     uint32_t host_mxcsr;
     uint32_t page_id[2][PAGE_ID_ENTRIES]; /* by privilege: what is mapped there */
+    struct l1_entry slots[TLB_CONTEXTS][2][SLOTS];
     struct l1_entry l1[TLB_CONTEXTS][2][L1_ENTRIES];
     struct jump_cache_entry jumps[JUMP_CACHE];
 
     /* Not used by it. */
-    int64_t offset; /* of this structure from struct vcpu */
+    int64_t offset;     /* of this structure from struct vcpu */
+    uint64_t empty_tag; /* of unused entries: random, not canonical */
+    unsigned next_slot;
     uint8_t mode;
     bool l1_used[TLB_CONTEXTS];
     bool needs_interp; /* what is at vcpu.rip cannot be translated */

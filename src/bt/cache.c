@@ -137,7 +137,8 @@ static void set_jump(uint8_t *displacement, const uint8_t *target)
 void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to)
 {
     struct bt *bt = cpu->bt;
-    if (cpu->machine->bt_off & BT_OFF_LINKS || exit->from->dead || to->dead || exit->from->mode != to->mode)
+    if (cpu->machine->bt_off & BT_OFF_LINKS || exit->from->dead || to->dead ||
+        exit->from->mode != to->mode)
         return;
     if (exit->to)
         unlink_exit(cpu, exit);

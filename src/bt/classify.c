@@ -287,7 +287,8 @@ static bool is_vector(struct translation_state *t, struct insn *in)
 static bool classify(struct translation_state *t, struct insn *in)
 {
     ZydisMnemonic m = in->z.mnemonic;
-    if (t->cpu->machine->bt_off & BT_OFF_INLINE || !feature_offered(&t->cpu->machine->cpuid, &in->z))
+    if (t->cpu->machine->bt_off & BT_OFF_INLINE ||
+        !feature_offered(&t->cpu->machine->cpuid, &in->z))
         return false;
     switch (m) {
     case ZYDIS_MNEMONIC_NOP:
@@ -333,8 +334,8 @@ static bool classify(struct translation_state *t, struct insn *in)
     if (!is_generic(m))
         return is_vector(t, in);
     in->kind = INSN_GENERIC;
-    in->may_fault = m == ZYDIS_MNEMONIC_DIV || m == ZYDIS_MNEMONIC_IDIV ||
-                    m == ZYDIS_MNEMONIC_CMPXCHG16B;
+    in->may_fault =
+        m == ZYDIS_MNEMONIC_DIV || m == ZYDIS_MNEMONIC_IDIV || m == ZYDIS_MNEMONIC_CMPXCHG16B;
     /* With a register as bit offset, the operand in memory reaches beyond itself. */
     bool bit_string = m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS ||
                       m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;

@@ -193,6 +193,7 @@ static inline void put_target(uint8_t *displacement, const uint8_t *target)
 }
 
 #define CC_B  2
+#define CC_E  4
 #define CC_NE 5
 #define CC_A  7
 

@@ -142,10 +142,9 @@ static void fault_point(struct translation_state *t, const struct insn *in)
 {
     if (!in->may_fault)
         return;
-    t->faults[t->fault_count++] =
-        (struct bt_fault_point){.code = bt_exec(t->bt, t->e.at),
-                                .site = bt_site_new(t, in),
-                                .flags_live = !(t->flags & FLAGS_SAVED)};
+    t->faults[t->fault_count++] = (struct bt_fault_point){.code = bt_exec(t->bt, t->e.at),
+                                                          .site = bt_site_new(t, in),
+                                                          .flags_live = !(t->flags & FLAGS_SAVED)};
 }
 
 /* `mem`: the host operand of the guest's memory operand. */
@@ -255,8 +254,7 @@ static void check_vectors(struct translation_state *t)
     put_op(&t->e, false, 0x80, ALU_CMP, gs_operand(BT_AT(t->bt, vector_live)));
     put8(&t->e, t->vectors);
     uint8_t *jump = put_jcc(&t->e, CC_B);
-    t->colds[t->cold_count++] =
-        (struct cold){.kind = COLD_VECTORS, .jump = jump, .retry = t->e.at};
+    t->colds[t->cold_count++] = (struct cold){.kind = COLD_VECTORS, .jump = jump, .retry = t->e.at};
 }
 
 static void emit_vector(struct translation_state *t, struct insn *in)
@@ -268,9 +266,8 @@ static void emit_vector(struct translation_state *t, struct insn *in)
     if (!t->vectors_checked)
         check_vectors(t);
     if (in->mem >= 0) {
-        uint8_t *retry = t->e.at;
         unsigned reg = bt_address(t, in);
-        mem = bt_check(t, in, reg, in->size, in->store, retry);
+        mem = bt_check(t, in, reg, in->size, in->store, false);
     }
     flags_before(t, in);
     bool gpr_reg = false, gpr_rm = false;
@@ -300,10 +297,9 @@ static void emit_generic(struct translation_state *t, struct insn *in)
     if (in->mem >= 0) {
         const ZydisDecodedOperand *o = &in->o[in->mem];
         bt_flags_clobber(t, in->live_before);
-        uint8_t *retry = t->e.at;
         unsigned reg = bt_address(t, in);
         mem =
-            bt_check(t, in, reg, o->size / 8u, o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, retry);
+            bt_check(t, in, reg, o->size / 8u, o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, false);
         s = (struct stand_ins){.pool = {T2}, .pool_count = 1};
     }
     flags_before(t, in);
@@ -338,19 +334,17 @@ static void move_rsp(struct translation_state *t, int32_t delta)
 static struct operand check_push(struct translation_state *t, const struct insn *in)
 {
     unsigned size = t->bits / 8;
-    uint8_t *retry = t->e.at;
     put_lea(&t->e, t->bits == 64, T0,
             (struct operand){
                 .kind = AT_MEM, .base = HOST_RSP, .index = NO_REG, .disp = -(int32_t)size});
-    return bt_check(t, in, T0, size, true, retry);
+    return bt_check(t, in, T0, size, true, true);
 }
 
 static struct operand check_top(struct translation_state *t, const struct insn *in, unsigned base)
 {
-    uint8_t *retry = t->e.at;
     if (t->bits == 32)
         put_op(&t->e, false, 0x8b, T0, reg_operand(base));
-    return bt_check(t, in, t->bits == 32 ? T0 : base, t->bits / 8, false, retry);
+    return bt_check(t, in, t->bits == 32 ? T0 : base, t->bits / 8, false, true);
 }
 
 static void put_sized(struct translation_state *t, bool store, unsigned reg, struct operand rm)
@@ -379,9 +373,8 @@ static unsigned source_value(struct translation_state *t, const struct insn *in,
 /* Load the memory operand into bt.target: the next check needs all scratch registers. */
 static void load_target(struct translation_state *t, const struct insn *in)
 {
-    uint8_t *retry = t->e.at;
     unsigned reg = bt_address(t, in);
-    struct operand mem = bt_check(t, in, reg, t->bits / 8, false, retry);
+    struct operand mem = bt_check(t, in, reg, t->bits / 8, false, false);
     put_sized(t, false, T2, mem);
     put_store(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
 }
@@ -499,8 +492,8 @@ static void check_canonical(struct translation_state *t, const struct insn *in)
     put8(e, 47);
     put_alu_imm(e, true, ALU_ADD, reg_operand(T0), 1);
     put_alu_imm(e, true, ALU_CMP, reg_operand(T0), 1);
-    t->colds[t->cold_count++] = (struct cold){
-        .kind = COLD_CALLOUT, .jump = put_jcc(e, CC_A), .site = bt_site_new(t, in)};
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_CALLOUT, .jump = put_jcc(e, CC_A), .site = bt_site_new(t, in)};
 }
 
 static void emit_call_indirect(struct translation_state *t, struct insn *in)
@@ -521,9 +514,8 @@ static void emit_jmp_indirect(struct translation_state *t, struct insn *in)
 {
     bt_flags_clobber(t, in->live_before);
     if (in->mem >= 0) {
-        uint8_t *retry = t->e.at;
         unsigned reg = bt_address(t, in);
-        put_sized(t, false, T0, bt_check(t, in, reg, t->bits / 8, false, retry));
+        put_sized(t, false, T0, bt_check(t, in, reg, t->bits / 8, false, false));
     } else {
         put_sized(t, false, T0, reg_operand(source_value(t, in, T0)));
     }

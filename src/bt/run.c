@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,27 +17,23 @@
 
 /* ---- Caches that depend on the address space ---- */
 
-/* No linear address has an empty entry's tag, but for the entry that such an address belongs to,
- * which gets another. */
-#define EMPTY_BYTE 0x7f
-#define EMPTY_TAG  UINT64_C(0x7f7f7f7f7f7f7f7f)
-#define EMPTY_SLOT (EMPTY_TAG >> PAGE_SHIFT & (L1_ENTRIES - 1))
-
-static uint64_t empty_tag(unsigned slot)
+static void clear_table(const struct bt *bt, struct l1_entry *table, unsigned count)
 {
-    return slot == EMPTY_SLOT ? UINT64_C(0x0101010101010101) : EMPTY_TAG;
+    for (unsigned i = 0; i < count; i++)
+        table[i] = (struct l1_entry){bt->empty_tag, 0};
 }
 
-static void clear_table(struct l1_entry table[L1_ENTRIES])
+static void clear_slots(struct bt *bt, unsigned context, bool write)
 {
-    memset(table, EMPTY_BYTE, sizeof *table * L1_ENTRIES);
-    table[EMPTY_SLOT].tag = empty_tag(EMPTY_SLOT);
+    clear_table(bt, bt->slots[context][write], SLOTS);
 }
 
 static void clear_l1(struct bt *bt, unsigned context)
 {
-    clear_table(bt->l1[context][0]);
-    clear_table(bt->l1[context][1]);
+    for (unsigned write = 0; write < 2; write++) {
+        clear_table(bt, bt->l1[context][write], L1_ENTRIES);
+        clear_slots(bt, context, write);
+    }
     bt->l1_used[context] = false;
 }
 
@@ -60,9 +57,12 @@ static void on_flush(struct vcpu *cpu, bool page, uint64_t linear)
     forget_jumps(bt);
     if (page) {
         unsigned slot = (unsigned)(linear >> PAGE_SHIFT) & (L1_ENTRIES - 1);
-        for (unsigned c = 0; c < TLB_CONTEXTS; c++)
-            for (unsigned write = 0; write < 2; write++)
-                bt->l1[c][write][slot].tag = empty_tag(slot);
+        for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
+            for (unsigned write = 0; bt->l1_used[c] && write < 2; write++) {
+                bt->l1[c][write][slot].tag = bt->empty_tag;
+                clear_slots(bt, c, write);
+            }
+        }
         slot = (unsigned)(linear >> PAGE_SHIFT) & (PAGE_ID_ENTRIES - 1);
         bt->page_id[0][slot] = bt->page_id[1][slot] = 0;
         return;
@@ -87,8 +87,10 @@ static void purge_writes(struct vcpu *cpu)
     struct bt *bt = cpu->bt;
     atomic_store(&bt->purge, false);
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)
-        if (bt->l1_used[c])
-            clear_table(bt->l1[c][1]);
+        if (bt->l1_used[c]) {
+            clear_table(bt, bt->l1[c][1], L1_ENTRIES);
+            clear_slots(bt, c, true);
+        }
 }
 
 static void purge_page(struct bt *bt, const uint8_t *host_page)
@@ -99,8 +101,9 @@ static void purge_page(struct bt *bt, const uint8_t *host_page)
         for (unsigned i = 0; i < L1_ENTRIES; i++) {
             struct l1_entry *e = &bt->l1[c][1][i];
             if (e->tag + e->addend == (uint64_t)(uintptr_t)host_page)
-                e->tag = empty_tag(i);
+                e->tag = bt->empty_tag;
         }
+        clear_slots(bt, c, true);
     }
 }
 
@@ -493,6 +496,10 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->host_mxcsr = __builtin_ia32_stmxcsr();
     bt->jump_gen = 1;
     pthread_mutex_init(&bt->written_lock, NULL);
+    /* A guest that could guess it would crash its own VMM with it, no more. */
+    if (getrandom(&bt->empty_tag, sizeof bt->empty_tag, 0) != sizeof bt->empty_tag)
+        bt->empty_tag = (uintptr_t)bt * UINT64_C(0x9e3779b97f4a7c15);
+    bt->empty_tag = (bt->empty_tag & ~(UINT64_C(0xffff) << 48)) | UINT64_C(0x5a5a) << 48;
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)
         clear_l1(bt, c);
     uint64_t size = cpu->machine->tcache ? cpu->machine->tcache : CACHE_SIZE;

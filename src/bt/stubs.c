@@ -47,14 +47,16 @@ static void put_reenter(struct emit *e, struct bt *bt)
     *none = (uint8_t)(e->at - (none + 1));
 }
 
+/* Call into C with vcpu and T1. The guest's registers are in struct vcpu: RBX is free. */
 static void put_call_c(struct emit *e, struct bt *bt, int64_t function)
 {
     put_set_in_code(e, bt, false);
-    put_alu_imm(e, true, ALU_SUB, reg_operand(RSP), 8);
+    put_move(e, RBX, RSP);
+    put_alu_imm(e, true, ALU_AND, reg_operand(RSP), -16);
     put_load(e, RDI, gs_operand(BT_AT(bt, cpu)));
     put_move(e, RSI, T1);
     put_op(e, false, 0xff, 2, gs_operand(function)); /* CALL */
-    put_alu_imm(e, true, ALU_ADD, reg_operand(RSP), 8);
+    put_move(e, RSP, RBX);
 }
 
 static const uint8_t saved[] = {RBX, RBP, R12, R13, R14, R15};
@@ -84,26 +86,44 @@ static void put_leave(struct emit *e, struct bt *bt)
     put8(e, 0xc3);
 }
 
-/* Called with the site in T1. Returns to the caller, behind the five bytes after the call if the
- * instruction was executed; or leaves translated code. */
-static void put_callout(struct emit *e, struct bt *bt, int64_t function, bool skips)
+static void put_leave_zero(struct emit *e, struct bt *bt)
+{
+    put_op(e, false, 0x33, RAX, reg_operand(RAX));
+    put_leave(e, bt);
+}
+
+/* Called with the site in T1: the interpreter executes the instruction. Returns, or leaves. */
+static void put_callout(struct emit *e, struct bt *bt)
 {
     put_guest_registers(e, true);
-    put_call_c(e, bt, function);
-    put_alu_imm(e, false, ALU_CMP, reg_operand(RAX), 1);
+    put_call_c(e, bt, BT_AT(bt, callout));
+    put_alu_imm(e, false, ALU_CMP, reg_operand(RAX), GO_DONE);
     uint8_t *leaves = put_jcc(e, CC_A);
-    if (skips) {
-        uint8_t *retries = put_jcc(e, CC_NE);
-        put_alu_imm(e, true, ALU_ADD,
-                    (struct operand){.kind = AT_MEM, .base = RSP, .index = NO_REG}, 5);
-        put_target(retries, e->at);
-    }
     put_reenter(e, bt);
     put_guest_registers(e, false);
     put8(e, 0xc3);
     put_target(leaves, e->at);
-    put_op(e, false, 0x33, RAX, reg_operand(RAX));
-    put_leave(e, bt);
+    put_leave_zero(e, bt);
+}
+
+/* Called with the site in T1 and the linear address in bt.linear. Returns with that in T0 after a
+ * fill; five bytes further on where the interpreter executed the instruction; or leaves. */
+static void put_slow(struct emit *e, struct bt *bt)
+{
+    put_guest_registers(e, true);
+    put_call_c(e, bt, BT_AT(bt, slow));
+    put_alu_imm(e, false, ALU_CMP, reg_operand(RAX), GO_DONE);
+    uint8_t *leaves = put_jcc(e, CC_A);
+    uint8_t *retries = put_jcc(e, CC_NE);
+    put_alu_imm(e, true, ALU_ADD, (struct operand){.kind = AT_MEM, .base = RSP, .index = NO_REG},
+                5);
+    put_target(retries, e->at);
+    put_reenter(e, bt);
+    put_guest_registers(e, false);
+    put_load(e, T0, gs_operand(BT_AT(bt, linear)));
+    put8(e, 0xc3);
+    put_target(leaves, e->at);
+    put_leave_zero(e, bt);
 }
 
 /* ---- Vector registers ---- */
@@ -230,10 +250,10 @@ void bt_make_stubs(struct bt *bt)
     put_move(&e, RAX, T1);
     put_leave(&e, bt);
 
-    bt->slow_stub = e.at;
-    put_callout(&e, bt, BT_AT(bt, slow), true);
     bt->callout_stub = e.at;
-    put_callout(&e, bt, BT_AT(bt, callout), false);
+    put_callout(&e, bt);
+    bt->slow_stub = e.at;
+    put_slow(&e, bt);
 
     /* The signal handler comes here with the site in T1: the instruction runs in the interpreter,
      * and if that raises nothing, translated code is left. */
@@ -244,8 +264,7 @@ void bt_make_stubs(struct bt *bt)
     put_load(&e, RDI, gs_operand(BT_AT(bt, cpu)));
     put_move(&e, RSI, T1);
     put_op(&e, false, 0xff, 2, gs_operand(BT_AT(bt, callout)));
-    put_op(&e, false, 0x33, RAX, reg_operand(RAX));
-    put_leave(&e, bt);
+    put_leave_zero(&e, bt);
 
     bt->code_start = ALIGN_UP((uint64_t)(e.at - bt->write), UINT64_C(64));
 }

@@ -146,17 +146,16 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
         }
         break;
     case COLD_SLOW:
-        put_store(e, c->address, gs_operand(BT_AT(bt, linear)));
-        put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
-        put_target(put_call(e), bt->slow_stub);
-        put_target(put_jump(e), c->retry);
+    case COLD_SLOT:
+        bt_emit_cold_access(t, c);
         if (c->flags_live)
             put_restore_flags(e, bt);
         put_target(put_jump(e), c->next);
         break;
     case COLD_VECTORS:
-        put_target(put_call(e), bt->write + ((const uint8_t *)(uintptr_t)bt->vectors_load[t->vectors] -
-                                             bt->exec));
+        put_target(put_call(e),
+                   bt->write +
+                       ((const uint8_t *)(uintptr_t)bt->vectors_load[t->vectors] - bt->exec));
         put_target(put_jump(e), c->retry);
         break;
     case COLD_CALLOUT: /* does not return: the instruction ends the block */
@@ -225,6 +224,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page)
     t->e.at = code;
     t->fault_count = 0;
     t->vectors_checked = false;
+    memset(t->base_slots, 0, sizeof t->base_slots);
     t->vectors = VECTORS_SAVED;
     for (unsigned i = 0; i < t->count; i++)
         t->vectors = MAX(t->vectors, t->insns[i].vectors);

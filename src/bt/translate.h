@@ -35,7 +35,7 @@ struct insn {
     bool touches;   /* writes or reads flags at all */
     bool ends;      /* the block */
     bool may_fault; /* the host instruction may raise a signal */
-    int8_t mem; /* explicit memory operand, -1: none */
+    int8_t mem;     /* explicit memory operand, -1: none */
     /* INSN_VECTOR: */
     uint8_t vectors; /* enum bt_vectors */
     uint8_t size;    /* of the memory operand */
@@ -48,12 +48,21 @@ enum { FLAGS_LIVE = 1, FLAGS_SAVED = 2 };
 
 /* Code out of line, emitted behind the block. */
 struct cold {
-    enum { COLD_EXIT, COLD_SLOW, COLD_ATTENTION, COLD_INDIRECT, COLD_CALLOUT, COLD_VECTORS } kind;
+    enum {
+        COLD_EXIT,
+        COLD_SLOW,
+        COLD_SLOT,
+        COLD_ATTENTION,
+        COLD_INDIRECT,
+        COLD_CALLOUT,
+        COLD_VECTORS
+    } kind;
     uint8_t *jump; /* displacement to fill in */
     struct bt_exit *exit;
     struct bt_site *site;
-    uint8_t *retry, *next;
+    uint8_t *retry, *next; /* where to go on with the instruction; behind it */
     uint64_t rip;
+    uint8_t slot;
     uint8_t address; /* register with the linear address */
     bool flags_live; /* wanted so at `next` */
 };
@@ -66,9 +75,10 @@ struct translation_state {
     uint64_t rip;
     unsigned bits; /* 64 or 32 */
     unsigned context;
-    unsigned flags; /* FLAGS_* */
+    unsigned flags;  /* FLAGS_* */
     uint8_t vectors; /* enum bt_vectors: what the block needs */
     bool vectors_checked;
+    uint8_t base_slots[17]; /* by base register: the slot of accesses off it; 0: none yet */
     unsigned fault_count;
     struct bt_fault_point faults[BLOCK_INSNS];
     unsigned count, cold_count;
@@ -90,10 +100,15 @@ struct bt_site *bt_site_new(struct translation_state *t, const struct insn *in);
 /* The register that holds the linear address of the instruction's memory operand: T0, or a guest's.
  * Clobbers T0, T1; flags only where a segment base is added. */
 unsigned bt_address(struct translation_state *t, const struct insn *in);
-/* Check an access of `size` bytes at the linear address in `reg`, with everything from `retry` on
- * done again after a miss. Returns the host operand; T1 holds the addend, T2 is free again. */
+/* Check an access of `size` bytes at the linear address in `reg`, the instruction's memory operand
+ * or (`stack`) something on the stack. Returns the host operand; T1 holds the addend, T2 is free
+ * again. */
 struct operand bt_check(struct translation_state *t, const struct insn *in, unsigned reg,
-                        unsigned size, bool write, uint8_t *retry);
+                        unsigned size, bool write, bool stack);
+
+/* What an access does when its check fails. Behind it comes what to do when the interpreter has
+ * executed the instruction. */
+void bt_emit_cold_access(struct translation_state *t, const struct cold *c);
 
 /* insns.c */
 void bt_emit_insn(struct translation_state *t, struct insn *in);
