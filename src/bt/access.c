@@ -26,7 +26,9 @@ struct bt_site *bt_site_new(struct translation_state *t, const struct insn *in)
     site->block = t->block;
     site->offset = in->offset;
     site->length = in->z.length;
+    site->mnemonic = (uint16_t)in->z.mnemonic;
     site->ends = in->ends;
+    site->straddles = in->straddles;
     return site;
 }
 

@@ -13,7 +13,7 @@
 #define L1_ENTRIES      512
 #define SLOTS           128
 #define JUMP_CACHE      4096
-#define PAGE_ID_ENTRIES 512
+#define PAGE_ID_ENTRIES 4096
 #define BLOCK_HASH      16384
 #define PAGE_HASH       4096
 #define SEGMENTS        32
@@ -83,11 +83,14 @@ struct bt_site {
     struct bt_block *block;
     struct bt_op *op; /* decoded for the interpreter, when first needed */
     uint16_t offset;  /* in the block */
+    uint16_t mnemonic;
     uint8_t length;
     uint8_t size; /* of the access that may miss; 0: a plain call-out */
     bool write;
-    bool ends;    /* leave the block after it */
-    int32_t undo; /* an indirect branch moved RSP by this much before its target was looked at */
+    bool straddles; /* its bytes go on in another page: only the interpreter knows how to find them
+                     */
+    bool ends;      /* leave the block after it */
+    int32_t undo;   /* an indirect branch moved RSP by this much before its target was looked at */
 };
 
 struct bt_op {
@@ -129,8 +132,9 @@ struct bt_segment {
 
 struct bt_stats {
     uint64_t blocks, instructions, code_bytes, links, unlinks, invalidated, evictions, lookups,
-        jump_misses, fills, slow_ops, callouts, interp_rounds, faults, l1_flushes, entries,
-        page_checks;
+        jump_misses, fills, slow_ops, callouts, straddlers, interp_rounds, faults, l1_flushes,
+        entries, page_checks;
+    uint64_t by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* call-outs */
 };
 
 struct bt {
@@ -143,6 +147,8 @@ struct bt {
     struct vcpu *cpu;
     int (*slow)(struct vcpu *cpu, struct bt_site *site);
     int (*callout)(struct vcpu *cpu, struct bt_site *site);
+    const void *(*callout_end)(struct vcpu *cpu, struct bt_site *site);
+    uint64_t tsc_delta; /* guest TSC - host TSC */
     void (*purge_writes)(struct vcpu *cpu);
     /* This thread is in translated code; another wants it to forget where it may store. Each sets
      * its own and then reads the other; the one that asks has a barrier run on both sides. */
@@ -172,7 +178,8 @@ struct bt {
     unsigned segment; /* being filled */
     struct bt_segment segments[SEGMENTS];
     void (*vectors_save)(void), (*vectors_load[4])(void); /* by enum bt_vectors */
-    const uint8_t *enter, *exit_live, *exit_saved, *slow_stub, *callout_stub, *fault_stub;
+    const uint8_t *enter, *exit_live, *exit_saved, *slow_stub, *callout_stub, *callout_end_stub,
+        *fault_stub;
     uint64_t code_start; /* behind the stubs, in segment 0 */
 
     struct bt_block *hash[BLOCK_HASH];

@@ -140,6 +140,8 @@ void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to)
     if (cpu->machine->bt_off & BT_OFF_LINKS || exit->from->dead || to->dead ||
         exit->from->mode != to->mode)
         return;
+    if (exit->to == to)
+        return; /* its page was not mapped there, for a while */
     if (exit->to)
         unlink_exit(cpu, exit);
     exit->to = to;

@@ -239,8 +239,6 @@ static bool one_operand(struct translation_state *t, struct insn *in, uint8_t ki
     if (is_register(o)) {
         if (!bind_reg(o->reg.value, &number, &shift))
             return false;
-        if (kind == INSN_POP && number == RSP)
-            return false;
     } else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
         if (kind == INSN_POP || !good_address(t, in, o))
             return false;
@@ -329,6 +327,8 @@ static bool classify(struct translation_state *t, struct insn *in)
     default:
         break;
     }
+    if (bt_classify_system(t, in))
+        return true;
     if (condition_of_jump(m) >= 0)
         return direct_branch(t, in, INSN_JCC);
     if (!is_generic(m))
@@ -352,7 +352,10 @@ void bt_classify(struct translation_state *t, struct insn *in)
         bool stack = in->kind == INSN_PUSH || in->kind == INSN_POP || in->kind == INSN_LEAVE ||
                      in->kind == INSN_CALL || in->kind == INSN_CALL_INDIRECT ||
                      in->kind == INSN_RET || in->kind == INSN_JMP_INDIRECT;
-        in->access = (in->mem >= 0 && in->kind != INSN_LEA) || stack || in->may_fault;
+        in->access = (in->mem >= 0 && in->kind != INSN_LEA) || stack || in->may_fault ||
+                     in->kind == INSN_SYSTEM;
+        if (in->pushes)
+            in->reads = FLAGS_ALL;
         return;
     }
     in->mem = -1;

@@ -379,18 +379,24 @@ static void load_target(struct translation_state *t, const struct insn *in)
     put_store(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
 }
 
+void bt_emit_push_target(struct translation_state *t, struct insn *in)
+{
+    struct operand top = check_push(t, in);
+    put_load(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
+    put_sized(t, true, T2, top);
+    put_sized(t, false, HOST_RSP, reg_operand(T0));
+}
+
 static void emit_push(struct translation_state *t, struct insn *in)
 {
     bt_flags_clobber(t, in->live_before);
-    if (in->mem >= 0)
-        load_target(t, in);
-    struct operand top = check_push(t, in);
     if (in->mem >= 0) {
-        put_load(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
-        put_sized(t, true, T2, top);
-    } else {
-        put_sized(t, true, source_value(t, in, T2), top);
+        load_target(t, in);
+        bt_emit_push_target(t, in);
+        return;
     }
+    struct operand top = check_push(t, in);
+    put_sized(t, true, source_value(t, in, T2), top);
     put_sized(t, false, HOST_RSP, reg_operand(T0));
 }
 
@@ -404,7 +410,8 @@ static void emit_pop(struct translation_state *t, struct insn *in)
     put_sized(t, false, host == NO_REG ? T2 : host, top);
     if (host == NO_REG)
         put_store(&t->e, T2, gs_operand(gpr_at(guest)));
-    move_rsp(t, (int32_t)t->bits / 8);
+    if (guest != RSP)
+        move_rsp(t, (int32_t)t->bits / 8);
 }
 
 static void emit_leave(struct translation_state *t, struct insn *in)
@@ -538,7 +545,7 @@ static void emit_callout(struct translation_state *t, struct insn *in)
 {
     bt_flags_clobber(t, in->live_before);
     put_load_imm(&t->e, T1, (uint64_t)(uintptr_t)bt_site_new(t, in));
-    put_target(put_call(&t->e), t->bt->callout_stub);
+    put_target(put_call(&t->e), in->ends ? t->bt->callout_end_stub : t->bt->callout_stub);
     t->flags = FLAGS_SAVED;
 }
 
@@ -550,6 +557,9 @@ void bt_emit_insn(struct translation_state *t, struct insn *in)
         return;
     case INSN_GENERIC:
         emit_generic(t, in);
+        break;
+    case INSN_SYSTEM:
+        bt_emit_system(t, in);
         break;
     case INSN_VECTOR:
         emit_vector(t, in);

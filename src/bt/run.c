@@ -292,6 +292,7 @@ static int run_op(struct vcpu *cpu, struct bt_site *site)
 static int do_callout(struct vcpu *cpu, struct bt_site *site)
 {
     cpu->bt->stats.callouts++;
+    cpu->bt->stats.by_mnemonic[site->mnemonic]++;
     save_vectors(cpu->bt);
     int result = run_op(cpu, site);
     load_vectors(cpu->bt, site, result);
@@ -322,7 +323,17 @@ int bt_slow(struct vcpu *cpu, struct bt_site *site)
     return result;
 }
 
+static void set_tsc_delta(struct vcpu *cpu)
+{
+    cpu->bt->tsc_delta = cpu->tsc_offset - cpu->machine->clock.host_base;
+}
+
 /* ---- Finding code ---- */
+
+static struct jump_cache_entry *jump_cache_slot(struct bt *bt, uint64_t rip)
+{
+    return &bt->jumps[((uint32_t)rip ^ (uint32_t)rip >> 12) & (JUMP_CACHE - 1)];
+}
 
 /* The block at vcpu.rip. NULL: let the interpreter run what is there. */
 static struct bt_block *find_block(struct vcpu *cpu)
@@ -345,9 +356,52 @@ static struct bt_block *find_block(struct vcpu *cpu)
     bt->page_id[user][rip >> PAGE_SHIFT & (PAGE_ID_ENTRIES - 1)] = page->id;
     if (cpu->machine->bt_off & BT_OFF_JUMPS)
         return b;
-    unsigned slot = ((uint32_t)rip ^ (uint32_t)rip >> 12) & (JUMP_CACHE - 1);
-    bt->jumps[slot] = (struct jump_cache_entry){rip ^ bt->jump_key, b->entry_saved};
+    *jump_cache_slot(bt, rip) = (struct jump_cache_entry){rip ^ bt->jump_key, b->entry_saved};
     return b;
+}
+
+static bool interp_must_run(const struct vcpu *cpu)
+{
+    const struct interp *in = cpu->interp;
+    return atomic_load_explicit(&cpu->attention, memory_order_acquire) || cpu->pending.valid ||
+           cpu->activity != ACTIVITY_RUNNING || cpu->int_shadow ||
+           (cpu->rflags & (FLAG_TF | FLAG_RF)) || in->single || (cpu->dr[7] & 0xff) ||
+           log_on(&cpu->machine->log, LOG_EXEC) || log_on(&cpu->machine->log, LOG_CPU);
+}
+
+/* Code for vcpu.rip in whatever mode is the current one; NULL: the main loop has to look. */
+static const void *next_code(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    uint8_t mode = current_mode(cpu);
+    if (!mode || interp_must_run(cpu))
+        return NULL;
+    if (bt->mode != (uint8_t)(mode & ~BT_VALID)) {
+        bt->mode = (uint8_t)(mode & ~BT_VALID);
+        set_jump_key(bt);
+    }
+    const struct jump_cache_entry *e = jump_cache_slot(bt, cpu->rip);
+    if (e->key == (cpu->rip ^ bt->jump_key))
+        return e->code;
+    const struct bt_block *b = find_block(cpu);
+    return b ? b->entry_saved : NULL;
+}
+
+static const void *do_callout_end(struct vcpu *cpu, struct bt_site *site)
+{
+    if (site->straddles) {
+        cpu->bt->stats.straddlers++;
+        save_vectors(cpu->bt);
+        cpu->rip = site->block->rip;
+        flags_to_cpu(cpu);
+        interp_run_block(cpu);
+        flags_from_cpu(cpu);
+    } else {
+        do_callout(cpu, site);
+    }
+    if (site->mnemonic == ZYDIS_MNEMONIC_WRMSR)
+        set_tsc_delta(cpu);
+    return next_code(cpu);
 }
 
 /* An indirect branch to an address that is none faults at the branch: go back there, where the
@@ -362,15 +416,6 @@ static bool undo_branch(struct vcpu *cpu, const struct bt_site *site)
 }
 
 /* ---- The loop ---- */
-
-static bool interp_must_run(const struct vcpu *cpu)
-{
-    const struct interp *in = cpu->interp;
-    return atomic_load_explicit(&cpu->attention, memory_order_acquire) || cpu->pending.valid ||
-           cpu->activity != ACTIVITY_RUNNING || cpu->int_shadow ||
-           (cpu->rflags & (FLAG_TF | FLAG_RF)) || in->single || (cpu->dr[7] & 0xff) ||
-           log_on(&cpu->machine->log, LOG_EXEC) || log_on(&cpu->machine->log, LOG_CPU);
-}
 
 typedef uintptr_t enter_fn(const void *code);
 
@@ -419,6 +464,7 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
     running = cpu;
     bt_set_gs_base(cpu);
     thunks_set_handler(bt_on_signal);
+    set_tsc_delta(cpu); /* the clock may have been stopped */
     interp_begin(cpu);
     if (setjmp(in->head.unwind)) {
         if (interp_unwound(cpu, &exit))
@@ -492,6 +538,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->offset = (int64_t)((uintptr_t)bt - (uintptr_t)cpu);
     bt->slow = bt_fill;
     bt->callout = do_callout;
+    bt->callout_end = do_callout_end;
     bt->purge_writes = purge_writes;
     bt->host_mxcsr = __builtin_ia32_stmxcsr();
     bt->jump_gen = 1;
@@ -534,6 +581,24 @@ static void bt_machine_fini(struct machine *m)
 {
 }
 
+/* The instructions that were called out for most. */
+static void print_callouts(const struct bt_stats *s, FILE *out)
+{
+    uint64_t below = UINT64_MAX;
+    fprintf(out, "  called out for:");
+    for (unsigned n = 0; n < 12; n++) {
+        unsigned most = 0;
+        for (unsigned i = 1; i < ARRAY_SIZE(s->by_mnemonic); i++)
+            if (s->by_mnemonic[i] < below && s->by_mnemonic[i] > s->by_mnemonic[most])
+                most = i;
+        below = s->by_mnemonic[most];
+        if (!below)
+            break;
+        fprintf(out, " %s %" PRIu64, ZydisMnemonicGetString((ZydisMnemonic)most), below);
+    }
+    fprintf(out, "\n");
+}
+
 static void bt_print_stats(struct machine *m, FILE *out)
 {
     for (unsigned i = 0; i < m->vcpu_count; i++) {
@@ -547,11 +612,13 @@ static void bt_print_stats(struct machine *m, FILE *out)
                 "  control: %" PRIu64 " entries, %" PRIu64 " lookups, %" PRIu64
                 " indirect misses, %" PRIu64 " links, %" PRIu64 " unlinks\n"
                 "  memory: %" PRIu64 " tlb fills, %" PRIu64 " slow accesses, %" PRIu64 " flushes\n"
-                "  call-outs: %" PRIu64 ", interpreter rounds: %" PRIu64 "\n"
+                "  call-outs: %" PRIu64 ", page-crossing instructions: %" PRIu64
+                ", interpreter rounds: %" PRIu64 "\n"
                 "  dropped: %" PRIu64 " blocks written to, %" PRIu64 " evictions\n",
                 i, s->blocks, s->instructions, s->code_bytes, s->entries, s->lookups,
                 s->jump_misses, s->links, s->unlinks, s->fills, s->slow_ops, s->l1_flushes,
-                s->callouts, s->interp_rounds, s->invalidated, s->evictions);
+                s->callouts, s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
+        print_callouts(s, out);
     }
     interp_engine.print_stats(m, out);
 }

@@ -106,6 +106,24 @@ static void put_callout(struct emit *e, struct bt *bt)
     put_leave_zero(e, bt);
 }
 
+/* The same for an instruction that ends its block: goes on where C says, or leaves. */
+static void put_callout_end(struct emit *e, struct bt *bt)
+{
+    put_alu_imm(e, true, ALU_ADD, reg_operand(RSP), 8);
+    put_guest_registers(e, true);
+    put_call_c(e, bt, BT_AT(bt, callout_end));
+    put_op(e, true, 0x85, RAX, reg_operand(RAX)); /* TEST */
+    uint8_t *leaves = put_jcc(e, CC_E);
+    put_store(e, RAX, gs_operand(BT_AT(bt, target)));
+    put_push(e, RAX, false); /* for the stack to be as put_reenter() wants it */
+    put_reenter(e, bt);
+    put_push(e, RAX, true);
+    put_guest_registers(e, false);
+    put_op(e, false, 0xff, 4, gs_operand(BT_AT(bt, target))); /* JMP */
+    put_target(leaves, e->at);
+    put_leave(e, bt);
+}
+
 /* Called with the site in T1 and the linear address in bt.linear. Returns with that in T0 after a
  * fill; five bytes further on where the interpreter executed the instruction; or leaves. */
 static void put_slow(struct emit *e, struct bt *bt)
@@ -252,6 +270,8 @@ void bt_make_stubs(struct bt *bt)
 
     bt->callout_stub = e.at;
     put_callout(&e, bt);
+    bt->callout_end_stub = e.at;
+    put_callout_end(&e, bt);
     bt->slow_stub = e.at;
     put_slow(&e, bt);
 

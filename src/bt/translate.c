@@ -23,11 +23,12 @@ static void decode(struct translation_state *t, const uint8_t *bytes, unsigned l
         memset((char *)in + offsetof(struct insn, bytes), 0,
                sizeof *in - offsetof(struct insn, bytes));
         enum decoded got = interp_decode_only(t->cpu, bytes + offset, len - offset, &in->z, in->o);
-        if (got == DECODED_SHORT)
+        if (got == DECODED_SHORT && t->count)
             break;
         in->bytes = bytes + offset;
         in->offset = (uint16_t)offset;
-        if (got == DECODED_INVALID) {
+        in->straddles = got == DECODED_SHORT;
+        if (got != DECODED) {
             in->kind = INSN_CALLOUT;
             in->z.length = (uint8_t)MIN(len - offset, ZYDIS_MAX_INSTRUCTION_LENGTH);
             in->reads = FLAGS_ARITH;
@@ -40,6 +41,13 @@ static void decode(struct translation_state *t, const uint8_t *bytes, unsigned l
         t->count++;
         if (in->ends)
             break;
+    }
+    /* The interpreter knows of interrupt shadows that reach into the next block. */
+    struct insn *last = &t->insns[t->count - 1];
+    if (t->count && last->kind == INSN_SYSTEM && last->z.mnemonic == ZYDIS_MNEMONIC_STI) {
+        last->kind = INSN_CALLOUT;
+        last->reads = FLAGS_ARITH;
+        last->ends = true;
     }
 }
 
@@ -115,7 +123,9 @@ static void emit_body(struct translation_state *t)
         struct insn *in = &t->insns[i];
         /* Where it costs nothing but itself; at the latest before the first branch back. */
         bool due = is_branch_out(in) && in->target <= t->rip + in->offset;
-        if (check && (!in->live_before || (t->flags & FLAGS_SAVED) || due)) {
+        /* Not in the shadow of STI. */
+        bool shadow = i && t->insns[i - 1].z.mnemonic == ZYDIS_MNEMONIC_STI;
+        if (check && !shadow && (!in->live_before || (t->flags & FLAGS_SAVED) || due)) {
             emit_attention_check(t, in);
             check = false;
         }
@@ -160,7 +170,7 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
         break;
     case COLD_CALLOUT: /* does not return: the instruction ends the block */
         put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
-        put_target(put_call(e), bt->callout_stub);
+        put_target(put_call(e), bt->callout_end_stub);
         break;
     case COLD_ATTENTION:
         put_load_imm(e, T1, c->rip);
@@ -205,9 +215,6 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page)
     uint8_t bytes[BLOCK_INSNS * 15];
     memcpy(bytes, host + start, len);
     decode(t, bytes, len);
-    if (!t->count)
-        return NULL; /* goes on in the next page */
-
     const struct insn *last = &t->insns[t->count - 1];
     unsigned length = last->offset + last->z.length, exits = 1;
     for (unsigned i = 0; i < t->count; i++)

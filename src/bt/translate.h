@@ -10,6 +10,7 @@ enum insn_kind {
     INSN_NOP,
     INSN_GENERIC, /* the same instruction on host registers and memory */
     INSN_VECTOR,
+    INSN_SYSTEM,
     INSN_LEA,
     INSN_PUSH,
     INSN_POP,
@@ -31,9 +32,11 @@ struct insn {
     uint32_t live_before, live_after;
     uint16_t offset;
     uint8_t kind;
-    bool access;    /* has an inline memory access, whose check clobbers EFLAGS */
-    bool touches;   /* writes or reads flags at all */
-    bool ends;      /* the block */
+    bool access;  /* has an inline memory access, whose check clobbers EFLAGS */
+    bool touches; /* writes or reads flags at all */
+    bool ends;    /* the block */
+    bool pushes;
+    bool straddles; /* goes on in the next page */
     bool may_fault; /* the host instruction may raise a signal */
     int8_t mem;     /* explicit memory operand, -1: none */
     /* INSN_VECTOR: */
@@ -110,7 +113,12 @@ struct operand bt_check(struct translation_state *t, const struct insn *in, unsi
  * executed the instruction. */
 void bt_emit_cold_access(struct translation_state *t, const struct cold *c);
 
+/* system.c */
+bool bt_classify_system(const struct translation_state *t, struct insn *in);
+void bt_emit_system(struct translation_state *t, struct insn *in);
+
 /* insns.c */
+void bt_emit_push_target(struct translation_state *t, struct insn *in); /* push bt.target */
 void bt_emit_insn(struct translation_state *t, struct insn *in);
 void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target);
 

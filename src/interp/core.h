@@ -178,6 +178,8 @@ uint8_t *interp_tlb_host(struct vcpu *cpu, uint64_t linear, bool write);
 void interp_begin(struct vcpu *cpu);
 bool interp_unwound(struct vcpu *cpu, enum vcpu_exit *exit);
 bool interp_round(struct vcpu *cpu, enum vcpu_exit *exit, struct tv_error *err);
+/* Run the block at vcpu.rip where nothing is due before it (interp_round() would look). */
+void interp_run_block(struct vcpu *cpu);
 void interp_flush_jumps(struct vcpu *cpu);
 /* Guest-physical address of the instruction byte at `linear`; raises #PF. */
 uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear);

@@ -403,6 +403,15 @@ void interp_begin(struct vcpu *cpu)
     refresh_debug(cpu);
 }
 
+void interp_run_block(struct vcpu *cpu)
+{
+    struct block *b = interp_find_block(cpu, false);
+    cpu->interp->block = b;
+    cpu->instructions += b->count;
+    b->ops[0].fn(cpu, b->ops);
+    after_block(cpu, 0);
+}
+
 bool interp_round(struct vcpu *cpu, enum vcpu_exit *exit, struct tv_error *err)
 {
     return round_trip(cpu, false, exit, err) ||
