@@ -13,9 +13,11 @@
 #define L1_ENTRIES      512
 #define SLOTS           128
 #define JUMP_CACHE      4096
-#define PAGE_ID_ENTRIES 4096
-#define BLOCK_HASH      16384
-#define PAGE_HASH       4096
+#define PAGE_ID_ENTRIES 2048
+#define CODE_PAGE_BITS  8192
+#define MODES_MAX       16
+#define BLOCK_HASH      65536
+#define PAGE_HASH       8192
 #define SEGMENTS        32
 #define BLOCK_INSNS     64
 
@@ -168,7 +170,14 @@ struct bt {
     bool l1_used[TLB_CONTEXTS];
     bool needs_interp; /* what is at vcpu.rip cannot be translated */
     bool fell_through; /* the op that was called out to went on with the next instruction */
-    uint16_t jump_gen;
+    /* Generations of jump-cache keys, for user and other code; RIPs of both are in both halves. */
+    uint16_t jump_gen[2];
+    /* By hash of the linear page: jump-cache entries may lead there. */
+    uint64_t code_pages[CODE_PAGE_BITS / 64];
+    uint8_t mode_number[BT_VALID]; /* of bt.mode in keys; 0: none yet */
+    uint8_t mode_numbers;
+    bool low_kernel; /* supervisor code ran in the lower half */
+    bool l1_low[TLB_CONTEXTS]; /* has entries of the lower half */
     uint32_t next_id;
 
     uint8_t *write, *exec; /* two mappings of the cache */

@@ -97,7 +97,7 @@ static struct bt_block **block_slot(struct bt *bt, const struct bt_page *page, u
                                     uint8_t mode)
 {
     uint64_t h = (page->id ^ rip << 20 ^ (uint64_t)mode << 56) * UINT64_C(0x9e3779b97f4a7c15);
-    return &bt->hash[h >> 50 & (BLOCK_HASH - 1)];
+    return &bt->hash[h >> 48 & (BLOCK_HASH - 1)];
 }
 
 struct bt_block *bt_block_find(struct bt *bt, const struct bt_page *page, uint64_t rip,

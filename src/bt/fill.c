@@ -10,7 +10,7 @@ int bt_fill(struct vcpu *cpu, struct bt_site *site)
     struct interp *in = cpu->interp;
     uint64_t linear = bt->linear, addend;
     unsigned slot = linear >> PAGE_SHIFT & (TLB_ENTRIES - 1);
-    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag;
+    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
     if ((linear & ~PAGE_MASK) + site->size > PAGE_SIZE)
         return bt_slow(cpu, site);
     if (site->write) {
@@ -25,6 +25,7 @@ int bt_fill(struct vcpu *cpu, struct bt_site *site)
     }
     bt->stats.fills++;
     bt->l1_used[in->context] = true;
+    bt->l1_low[in->context] |= !(linear >> 63);
     bt->l1[in->context][site->write][linear >> PAGE_SHIFT & (L1_ENTRIES - 1)] =
         (struct l1_entry){linear & PAGE_MASK, addend};
     return GO_RETRY;

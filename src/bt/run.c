@@ -34,44 +34,72 @@ static void clear_l1(struct bt *bt, unsigned context)
         clear_table(bt, bt->l1[context][write], L1_ENTRIES);
         clear_slots(bt, context, write);
     }
-    bt->l1_used[context] = false;
+    bt->l1_used[context] = bt->l1_low[context] = false;
 }
 
+/* A canonical RIP has 48 bits that matter: above them are the mode's number and a generation. */
 static void set_jump_key(struct bt *bt)
 {
-    bt->jump_key = (uint64_t)bt->jump_gen << 55 | (uint64_t)bt->mode << 48;
+    if (!bt->mode_number[bt->mode]) {
+        if (++bt->mode_numbers == MODES_MAX) {
+            memset(bt->mode_number, 0, sizeof bt->mode_number);
+            memset(bt->jumps, 0, sizeof bt->jumps);
+            bt->mode_numbers = 1;
+        }
+        bt->mode_number[bt->mode] = bt->mode_numbers;
+    }
+    bool user = bt->mode & BT_USER;
+    bt->jump_key = (uint64_t)bt->jump_gen[user] << 52 | (uint64_t)bt->mode_number[bt->mode] << 48;
 }
 
-static void forget_jumps(struct bt *bt)
+static void forget_jumps(struct bt *bt, bool user)
 {
-    if (++bt->jump_gen == 512) {
+    if (++bt->jump_gen[user] == 1 << 12) {
         memset(bt->jumps, 0, sizeof bt->jumps);
-        bt->jump_gen = 1;
+        bt->jump_gen[user] = 1;
     }
     set_jump_key(bt);
+    memset(bt->page_id[user], 0, sizeof bt->page_id[user]);
 }
 
-static void on_flush(struct vcpu *cpu, bool page, uint64_t linear)
+static unsigned code_page_bit(uint64_t linear)
+{
+    return (unsigned)(linear >> PAGE_SHIFT ^ linear >> 25) & (CODE_PAGE_BITS - 1);
+}
+
+static void flush_page(struct bt *bt, uint64_t linear)
+{
+    unsigned slot = (unsigned)(linear >> PAGE_SHIFT) & (L1_ENTRIES - 1);
+    for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
+        for (unsigned write = 0; bt->l1_used[c] && write < 2; write++) {
+            bt->l1[c][write][slot].tag = bt->empty_tag;
+            clear_slots(bt, c, write);
+        }
+    }
+    unsigned bit = code_page_bit(linear);
+    if (!(bt->code_pages[bit / 64] >> (bit % 64) & 1))
+        return;
+    forget_jumps(bt, false);
+    forget_jumps(bt, true);
+    memset(bt->code_pages, 0, sizeof bt->code_pages);
+}
+
+static void on_flush(struct vcpu *cpu, enum flushed what, uint64_t linear)
 {
     struct bt *bt = cpu->bt;
-    forget_jumps(bt);
-    if (page) {
-        unsigned slot = (unsigned)(linear >> PAGE_SHIFT) & (L1_ENTRIES - 1);
-        for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
-            for (unsigned write = 0; bt->l1_used[c] && write < 2; write++) {
-                bt->l1[c][write][slot].tag = bt->empty_tag;
-                clear_slots(bt, c, write);
-            }
-        }
-        slot = (unsigned)(linear >> PAGE_SHIFT) & (PAGE_ID_ENTRIES - 1);
-        bt->page_id[0][slot] = bt->page_id[1][slot] = 0;
+    if (what == FLUSHED_PAGE) {
+        flush_page(bt, linear);
         return;
     }
     bt->stats.l1_flushes++;
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)
-        if (bt->l1_used[c])
+        if (bt->l1_used[c] && (what != FLUSHED_LOW || bt->l1_low[c]))
             clear_l1(bt, c);
-    memset(bt->page_id, 0, sizeof bt->page_id);
+    /* Supervisor code in the lower half, of boot loaders for one, is rare enough. */
+    forget_jumps(bt, true);
+    if (what != FLUSHED_LOW || bt->low_kernel)
+        forget_jumps(bt, false);
+    bt->low_kernel = false;
 }
 
 static _Thread_local struct vcpu *running;
@@ -316,6 +344,7 @@ int bt_slow(struct vcpu *cpu, struct bt_site *site)
         struct interp *in = cpu->interp;
         bt->stats.fills++;
         bt->l1_used[in->context] = true;
+        bt->l1_low[in->context] |= !(linear >> 63);
         bt->l1[in->context][site->write][linear >> PAGE_SHIFT & (L1_ENTRIES - 1)] =
             (struct l1_entry){linear & PAGE_MASK, (uint64_t)(uintptr_t)host - linear};
     }
@@ -354,6 +383,9 @@ static struct bt_block *find_block(struct vcpu *cpu)
     if (!b)
         return NULL;
     bt->page_id[user][rip >> PAGE_SHIFT & (PAGE_ID_ENTRIES - 1)] = page->id;
+    bt->low_kernel |= !user && !(rip >> 63);
+    unsigned bit = code_page_bit(rip);
+    bt->code_pages[bit / 64] |= UINT64_C(1) << bit % 64;
     if (cpu->machine->bt_off & BT_OFF_JUMPS)
         return b;
     *jump_cache_slot(bt, rip) = (struct jump_cache_entry){rip ^ bt->jump_key, b->entry_saved};
@@ -541,7 +573,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->callout_end = do_callout_end;
     bt->purge_writes = purge_writes;
     bt->host_mxcsr = __builtin_ia32_stmxcsr();
-    bt->jump_gen = 1;
+    bt->jump_gen[0] = bt->jump_gen[1] = 1;
     pthread_mutex_init(&bt->written_lock, NULL);
     /* A guest that could guess it would crash its own VMM with it, no more. */
     if (getrandom(&bt->empty_tag, sizeof bt->empty_tag, 0) != sizeof bt->empty_tag)

@@ -60,11 +60,8 @@ bool control_set_cr3(struct vcpu *cpu, uint64_t value)
         if (pae_paging(cpu->cr0, cpu->cr4, cpu->efer) && !paging_load_pdptes(cpu, value))
             return false;
     }
-    /* Nothing is kept across address spaces; bit 63 is a permission, not an order. */
-    if (!keep || value != cpu->cr3) {
-        cpu->cr3 = value;
-        interp_flush_tlb(cpu);
-    }
+    cpu->cr3 = value;
+    interp_switch_space(cpu, keep);
     return true;
 }
 
@@ -243,11 +240,21 @@ static void op_invpcid(struct vcpu *cpu, const struct op *op)
                (type == 0 && !is_canonical(linear));
     if (bad)
         interp_raise_error(cpu, op, VEC_GP, 0);
-    /* Only the current address space is cached. */
-    if (type == 0)
-        interp_flush_page(cpu, linear);
-    else
+    switch (type) {
+    case 0:
+        interp_flush_page(cpu, linear); /* where the PCID is another, one too many */
+        if (pcid != (cpu->cr4 & CR4_PCIDE ? cpu->cr3 & CR3_PCID : 0))
+            interp_flush_pcid(cpu, (unsigned)pcid);
+        break;
+    case 1:
+        interp_flush_pcid(cpu, (unsigned)pcid);
+        break;
+    case 2:
         interp_flush_tlb(cpu);
+        break;
+    default:
+        interp_flush_local(cpu);
+    }
     finish(cpu, op);
 }
 

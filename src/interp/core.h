@@ -9,7 +9,7 @@
  * matter, so RIP xor jump_key is unique.
  *
  * TLB. Direct-mapped tables for each privilege and kind of access. A tag is the page's address with
- * the current generation in its low 12 bits, so a flush is one increment. A lookup compares the tag
+ * a generation in its low 12 bits, so a flush is one assignment. A lookup compares the tag
  * with the page of the access's *last* byte: a page-crossing access therefore never hits. Pages
  * that need more than a plain access (MMIO, watchpoints) are never entered, and with alignment
  * checking on the tables of the user mode are replaced by one that is always empty.
@@ -51,6 +51,9 @@ struct tlb_exec_entry {
     uint64_t tag;
     uint64_t gpa;
 };
+
+/* What was flushed: all, one half of the address space, or the page at an address. */
+enum flushed { FLUSHED_ALL, FLUSHED_LOW, FLUSHED_HIGH, FLUSHED_PAGE };
 
 /* Which tables apply. */
 enum tlb_context { TLB_SUPERVISOR, TLB_SUPERVISOR_AC, TLB_USER, TLB_CONTEXTS };
@@ -95,7 +98,7 @@ struct interp {
     /* Current mode, recomputed by interp_mode_changed(). */
     struct tlb_entry *rd;
     struct tlb_write_entry *wr;
-    uint64_t tlb_tag;
+    uint64_t tlb_tag[2]; /* generations, by the address's half: see tlb.c */
     uint64_t jump_key;
     uint64_t ip_mask;
     uint64_t stack_mask;
@@ -130,12 +133,15 @@ struct interp {
     struct debug_point watch_point;
 
     uint64_t large_low[2], large_high[2]; /* where large pages were entered, by half */
+    bool local_high;            /* the upper half has entries that are not global */
+    uint16_t generations;       /* given out so far */
+    uint16_t pcid_tag[1 << 12]; /* generation of each PCID's lower half; 0: nothing is kept */
 
     ZydisDecoder decoders[(ZYDIS_MACHINE_MODE_MAX_VALUE + 1) * 3]; /* by mode and stack width */
     uint32_t decoders_ready;
 
-    /* The translator's: after a flush of everything, or of the page at `linear`. */
-    void (*flushed)(struct vcpu *cpu, bool page, uint64_t linear);
+    /* The translator's: after a flush. */
+    void (*flushed)(struct vcpu *cpu, enum flushed what, uint64_t linear);
 
     struct interp_stats stats;
     struct thunks *thunks; /* of the vector unit: native.h */
@@ -295,7 +301,7 @@ static inline void host_store(void *p, unsigned size, uint64_t value)
 
 static inline bool tlb_hit(const struct interp *in, uint64_t tag, uint64_t linear, unsigned size)
 {
-    return LIKELY(tag == (((linear + size - 1) & PAGE_MASK) | in->tlb_tag));
+    return LIKELY(tag == (((linear + size - 1) & PAGE_MASK) | in->tlb_tag[linear >> 63]));
 }
 
 static inline __attribute__((always_inline)) uint64_t

@@ -473,7 +473,6 @@ static int interp_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     }
     in->head.delivering = -1;
     in->bounce_flag = 1;
-    in->tlb_tag = 1;
     in->jump_gen = 1;
     cpu->interp = in;
     interp_flush_tlb(cpu);

@@ -176,6 +176,11 @@ void *interp_host(struct vcpu *cpu, const struct op *op, uint64_t linear, unsign
 
 void interp_flush_tlb(struct vcpu *cpu);                   /* everything, global pages too */
 void interp_flush_page(struct vcpu *cpu, uint64_t linear); /* INVLPG */
+/* MOV CR3: vcpu.cr3 is the new one. `keep`: what is cached for its PCID stays valid. */
+void interp_switch_space(struct vcpu *cpu, bool keep);
+/* INVPCID: all that is not global, of one PCID or of all. */
+void interp_flush_pcid(struct vcpu *cpu, unsigned pcid);
+void interp_flush_local(struct vcpu *cpu);
 /*
  * CR0, CR3, CR4, EFER, PKRU, CPL, a segment, or AC or VM in the flags changed: drop what depends on
  * it and recompute cached modes. It compares with what it saw last: where the architecture flushes

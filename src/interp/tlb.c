@@ -115,10 +115,11 @@ static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, st
         return true;
     }
     note_large(in, linear, t.page_size);
+    in->local_high |= linear >> 63 && !t.global;
     in->stats.tlb_fills++;
     unsigned context = access & ACCESS_IMPLICIT ? TLB_SUPERVISOR : in->context;
     unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
-    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag;
+    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
     uint64_t addend = (uint64_t)(uintptr_t)place.host - linear;
     if (access & ACCESS_WRITE) {
         uint64_t page = physmem_page(cpu->machine->mem, place.host);
@@ -149,7 +150,7 @@ uint8_t *interp_tlb_host(struct vcpu *cpu, uint64_t linear, bool write)
 {
     struct interp *in = cpu->interp;
     unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
-    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag;
+    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
     if (write && in->wr[slot].tag == tag)
         return (uint8_t *)(uintptr_t)(linear + in->wr[slot].addend);
     if (!write && in->rd[slot].tag == tag)
@@ -166,7 +167,7 @@ uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear)
 {
     struct interp *in = cpu->interp;
     struct tlb_exec_entry *e = &in->ex[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
-    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag;
+    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
     if (e->tag == tag)
         return e->gpa | (linear & ~PAGE_MASK);
     struct translation t;
@@ -175,6 +176,7 @@ uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear)
     if (!paging_translate(cpu, linear, access, &t, &error))
         interp_page_fault(cpu, NULL, linear, error);
     note_large(in, linear, t.page_size);
+    in->local_high |= linear >> 63 && !t.global;
     *e = (struct tlb_exec_entry){tag, t.gpa & PAGE_MASK};
     return t.gpa;
 }
@@ -465,7 +467,49 @@ static void clear_tlbs(struct interp *in)
     memset(in->read_tlb, 0, sizeof in->read_tlb);
     memset(in->write_tlb, 0, sizeof in->write_tlb);
     memset(in->exec_tlb, 0, sizeof in->exec_tlb);
-    in->tlb_tag = 0;
+    memset(in->pcid_tag, 0, sizeof in->pcid_tag);
+    in->generations = 0;
+}
+
+/*
+ * Generations. Each half of the linear address space has one that its valid entries are tagged
+ * with; another one makes them all invalid. Kernels map their half with global pages, and those
+ * stay when CR3 is loaded: then only the lower half gets another generation. Each PCID keeps its
+ * own.
+ */
+static uint16_t new_generation(struct interp *in)
+{
+    return ++in->generations;
+}
+
+static unsigned current_pcid(const struct vcpu *cpu)
+{
+    return cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0;
+}
+
+static void flush_half(struct vcpu *cpu, unsigned half)
+{
+    struct interp *in = cpu->interp;
+    if (in->generations >= TLB_GENERATION - 1) {
+        clear_tlbs(in);
+        in->tlb_tag[!half] = new_generation(in);
+        in->pcid_tag[current_pcid(cpu)] = (uint16_t)in->tlb_tag[0];
+    }
+    in->tlb_tag[half] = new_generation(in);
+    in->large_low[half] = ~UINT64_C(0);
+    in->large_high[half] = 0;
+    if (half)
+        in->local_high = false;
+    else
+        in->pcid_tag[current_pcid(cpu)] = (uint16_t)in->tlb_tag[0];
+}
+
+static void tell_flushed(struct vcpu *cpu, enum flushed what, uint64_t linear)
+{
+    interp_flush_jumps(cpu);
+    cpu->interp->stats.tlb_flushes += what != FLUSHED_PAGE;
+    if (cpu->interp->flushed)
+        cpu->interp->flushed(cpu, what, linear);
 }
 
 void interp_flush_tlb(struct vcpu *cpu)
@@ -473,17 +517,57 @@ void interp_flush_tlb(struct vcpu *cpu)
     struct interp *in = cpu->interp;
     if (!in)
         return;
-    in->stats.tlb_flushes++;
-    if (in->tlb_tag == TLB_GENERATION)
-        clear_tlbs(in);
-    in->tlb_tag++;
-    for (int half = 0; half < 2; half++) {
-        in->large_low[half] = ~UINT64_C(0);
-        in->large_high[half] = 0;
+    memset(in->pcid_tag, 0, sizeof in->pcid_tag);
+    flush_half(cpu, 0);
+    flush_half(cpu, 1);
+    tell_flushed(cpu, FLUSHED_ALL, 0);
+}
+
+void interp_flush_local(struct vcpu *cpu)
+{
+    struct interp *in = cpu->interp;
+    if (!in)
+        return;
+    memset(in->pcid_tag, 0, sizeof in->pcid_tag);
+    flush_half(cpu, 0);
+    if (in->local_high)
+        flush_half(cpu, 1);
+    tell_flushed(cpu, FLUSHED_ALL, 0);
+}
+
+void interp_flush_pcid(struct vcpu *cpu, unsigned pcid)
+{
+    struct interp *in = cpu->interp;
+    if (!in)
+        return;
+    if (pcid != current_pcid(cpu)) {
+        in->pcid_tag[pcid] = 0;
+        return;
     }
-    interp_flush_jumps(cpu);
-    if (in->flushed)
-        in->flushed(cpu, false, 0);
+    flush_half(cpu, 0);
+    tell_flushed(cpu, FLUSHED_LOW, 0);
+    if (in->local_high) {
+        flush_half(cpu, 1);
+        tell_flushed(cpu, FLUSHED_HIGH, 0);
+    }
+}
+
+void interp_switch_space(struct vcpu *cpu, bool keep)
+{
+    struct interp *in = cpu->interp;
+    if (!in)
+        return;
+    in->seen_cr3 = cpu->cr3;
+    uint16_t kept = in->pcid_tag[current_pcid(cpu)];
+    if (keep && kept)
+        in->tlb_tag[0] = kept;
+    else
+        flush_half(cpu, 0);
+    tell_flushed(cpu, FLUSHED_LOW, 0);
+    if (in->local_high) {
+        flush_half(cpu, 1);
+        tell_flushed(cpu, FLUSHED_HIGH, 0);
+    }
 }
 
 void interp_flush_page(struct vcpu *cpu, uint64_t linear)
@@ -493,7 +577,8 @@ void interp_flush_page(struct vcpu *cpu, uint64_t linear)
         return;
     unsigned half = linear >> 63;
     if (linear >= in->large_low[half] && linear <= in->large_high[half]) {
-        interp_flush_tlb(cpu);
+        flush_half(cpu, half);
+        tell_flushed(cpu, half ? FLUSHED_HIGH : FLUSHED_LOW, 0);
         return;
     }
     unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
@@ -502,7 +587,5 @@ void interp_flush_page(struct vcpu *cpu, uint64_t linear)
         in->write_tlb[c][slot].tag = 0;
         in->exec_tlb[c][slot].tag = 0;
     }
-    interp_flush_jumps(cpu);
-    if (in->flushed)
-        in->flushed(cpu, true, linear);
+    tell_flushed(cpu, FLUSHED_PAGE, linear);
 }
