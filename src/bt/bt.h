@@ -89,10 +89,12 @@ struct bt_site {
     uint8_t length;
     uint8_t size; /* of the access that may miss; 0: a plain call-out */
     bool write;
-    bool straddles; /* its bytes go on in another page: only the interpreter knows how to find them
-                     */
-    bool ends;      /* leave the block after it */
-    int32_t undo;   /* an indirect branch moved RSP by this much before its target was looked at */
+    bool x87_memory; /* has an operand that FDP is about */
+    uint8_t segment; /* and its segment */
+    bool straddles;  /* its bytes go on in another page: only the interpreter knows how to find them
+                      */
+    bool ends;       /* leave the block after it */
+    int32_t undo;    /* an indirect branch moved RSP by this much before its target was looked at */
 };
 
 struct bt_op {
@@ -122,6 +124,7 @@ struct bt_block {
     uint16_t count;  /* instructions */
     uint8_t mode;
     uint8_t vectors; /* enum bt_vectors: what its instructions need */
+    bool x87;
     bool dead;
 };
 
@@ -155,8 +158,12 @@ struct bt {
     /* This thread is in translated code; another wants it to forget where it may store. Each sets
      * its own and then reads the other; the one that asks has a barrier run on both sides. */
     _Atomic bool in_code, purge;
+    bool x87_live;       /* so are the x87 registers */
     uint8_t vector_live; /* enum bt_vectors: the guest's vector registers are the host's */
     uint32_t host_mxcsr;
+    struct bt_site *x87_last; /* that set the x87 pointers; NULL: they are in struct vcpu */
+    uint64_t x87_data;        /* linear address of its operand */
+    void (*load_x87)(struct vcpu *cpu);
     uint32_t page_id[2][PAGE_ID_ENTRIES]; /* by privilege: what is mapped there */
     struct l1_entry slots[TLB_CONTEXTS][2][SLOTS];
     struct l1_entry l1[TLB_CONTEXTS][2][L1_ENTRIES];
@@ -167,6 +174,7 @@ struct bt {
     uint64_t empty_tag; /* of unused entries: random, not canonical */
     unsigned next_slot;
     uint8_t mode;
+    bool has_xsave;
     bool l1_used[TLB_CONTEXTS];
     bool needs_interp; /* what is at vcpu.rip cannot be translated */
     bool fell_through; /* the op that was called out to went on with the next instruction */
@@ -176,19 +184,20 @@ struct bt {
     uint64_t code_pages[CODE_PAGE_BITS / 64];
     uint8_t mode_number[BT_VALID]; /* of bt.mode in keys; 0: none yet */
     uint8_t mode_numbers;
-    bool low_kernel; /* supervisor code ran in the lower half */
+    bool low_kernel;           /* supervisor code ran in the lower half */
     bool l1_low[TLB_CONTEXTS]; /* has entries of the lower half */
     uint32_t next_id;
 
-    uint8_t *write, *exec; /* two mappings of the cache */
+    _Alignas(64) uint8_t x87_area[576]; /* XSAVE's */
+    uint8_t *write, *exec;              /* two mappings of the cache */
     uint64_t segment_code;
     uint8_t *data;
     uint64_t segment_data;
     unsigned segment; /* being filled */
     struct bt_segment segments[SEGMENTS];
     void (*vectors_save)(void), (*vectors_load[4])(void); /* by enum bt_vectors */
-    const uint8_t *enter, *exit_live, *exit_saved, *slow_stub, *callout_stub, *callout_end_stub,
-        *fault_stub;
+    const uint8_t *enter, *exit_live, *exit_saved, *slow_stub, *x87_stub, *callout_stub,
+        *callout_end_stub, *fault_stub;
     uint64_t code_start; /* behind the stubs, in segment 0 */
 
     struct bt_block *hash[BLOCK_HASH];
@@ -245,6 +254,10 @@ bool bt_on_signal(int number, void *ucontext);
 
 /* An access missed: fill the first-level TLB, or do all that is in bt_slow(). */
 int bt_fill(struct vcpu *cpu, struct bt_site *site);
+
+/* The x87 registers to and from struct vcpu. */
+void bt_x87_load(struct vcpu *cpu);
+void bt_x87_save(struct vcpu *cpu);
 
 /* ---- run.c ---- */
 

@@ -257,13 +257,17 @@ static bool is_vector(struct translation_state *t, struct insn *in)
         uint8_t mode, vectors;
     } needs[] = {[UNIT_SSE] = {BT_SSE, VECTORS_SSE},
                  [UNIT_AVX] = {BT_AVX, VECTORS_AVX},
-                 [UNIT_AVX512] = {BT_AVX512, VECTORS_AVX512}};
+                 [UNIT_AVX512] = {BT_AVX512, VECTORS_AVX512},
+                 [UNIT_MMX] = {BT_X87, VECTORS_SAVED},
+                 [UNIT_MMX_SSE] = {BT_X87 | BT_SSE, VECTORS_SSE},
+                 [UNIT_X87] = {BT_X87, VECTORS_SAVED}};
     struct native_form form;
     struct op op = {0};
     bool ends;
     interp_reserve(t->cpu);
     if (!interp_decode(t->cpu, in->bytes, in->z.length, &op, &ends) || !op.fn ||
-        !native_describe(&op, &form) || !(t->bt->mode & needs[form.unit].mode))
+        !native_describe(&op, &form) ||
+        (t->bt->mode & needs[form.unit].mode) != needs[form.unit].mode)
         return false;
     for (unsigned i = 0; i < in->z.operand_count; i++) {
         const ZydisDecodedOperand *o = &in->o[i];
@@ -276,6 +280,8 @@ static bool is_vector(struct translation_state *t, struct insn *in)
     in->vectors = needs[form.unit].vectors;
     in->size = form.size;
     in->store = form.store;
+    in->x87 = form.unit >= UNIT_MMX;
+    in->pointers = form.pointers;
     in->key = *form.key;
     in->kind = INSN_VECTOR;
     in->may_fault = true;
@@ -361,6 +367,7 @@ void bt_classify(struct translation_state *t, struct insn *in)
     in->mem = -1;
     in->may_fault = false;
     in->vectors = VECTORS_SAVED;
+    in->x87 = false;
     in->kind = INSN_CALLOUT;
     in->reads = FLAGS_ALL;
     in->writes = 0;

@@ -1,6 +1,6 @@
 /*
- * The usual miss of the first-level TLB. Compiled without vector registers, which may hold the
- * guest's: so it does no more than look into the second level.
+ * What runs while the guest's vector registers are in the host's, and is compiled so that it leaves
+ * them alone: the usual miss of the first-level TLB, and the moves of the x87 registers.
  */
 #include "bt/bt.h"
 
@@ -29,4 +29,56 @@ int bt_fill(struct vcpu *cpu, struct bt_site *site)
     bt->l1[in->context][site->write][linear >> PAGE_SHIFT & (L1_ENTRIES - 1)] =
         (struct l1_entry){linear & PAGE_MASK, addend};
     return GO_RETRY;
+}
+
+/* ---- x87 ---- */
+
+#define X87_BYTES  160 /* of the FXSAVE image */
+#define MXCSR_WORD 3   /* of 8 bytes: not the x87's */
+
+static void copy_x87(void *to, const void *from)
+{
+    uint64_t *t = to;
+    const uint64_t *f = from;
+    for (unsigned i = 0; i < X87_BYTES / 8; i++)
+        if (i != MXCSR_WORD)
+            t[i] = f[i];
+}
+
+void bt_x87_load(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    copy_x87(bt->x87_area, &cpu->fpu.fx);
+    bt->x87_area[512] = 1; /* XSTATE_BV: x87 */
+    __asm__ volatile("xrstor64 %0" : : "m"(bt->x87_area), "a"(1), "d"(0) : "memory");
+    bt->x87_live = true;
+}
+
+void bt_x87_save(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    struct fxsave *fx = &cpu->fpu.fx;
+    uint64_t fip = fx->fip, fdp = fx->fdp;
+    uint16_t fop = fx->fop;
+    __asm__ volatile("xsave64 %0\n\tfninit" : "+m"(bt->x87_area) : "a"(1), "d"(0) : "memory");
+    bt->x87_live = false;
+    const struct bt_site *site = bt->x87_last;
+    if (site) {
+        const uint8_t *insn = site->block->bytes + site->offset;
+        fip = site->block->rip + site->offset;
+        while ((*insn & 0xf8) != 0xd8) /* prefixes */
+            insn++;
+        fop = (uint16_t)((insn[0] & 7) << 8 | insn[1]);
+        cpu->fpu.fcs = cpu->seg[CS].selector;
+        if (site->x87_memory) {
+            bool based = !(site->block->mode & BT_64) || site->segment >= FS;
+            fdp = bt->x87_data - (based ? cpu->seg[site->segment].base : 0);
+            cpu->fpu.fds = cpu->seg[site->segment].selector;
+        }
+    }
+    bt->x87_last = NULL;
+    copy_x87(fx, bt->x87_area);
+    fx->fip = fip;
+    fx->fdp = fdp;
+    fx->fop = fop;
 }

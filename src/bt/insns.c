@@ -225,7 +225,7 @@ static void put_thunk(struct translation_state *t, const struct insn *in, bool g
             rex |= *from++;
         if (rex)
             put8(e, 0x40 | rex);
-        unsigned opcode = from[1] == 0x38 || from[1] == 0x3a ? 3 : 2;
+        unsigned opcode = *from != 0x0f ? 1 : from[1] == 0x38 || from[1] == 0x3a ? 3 : 2;
         memcpy(e->at, from, opcode);
         e->at += opcode;
         from += opcode;
@@ -257,13 +257,39 @@ static void check_vectors(struct translation_state *t)
     t->colds[t->cold_count++] = (struct cold){.kind = COLD_VECTORS, .jump = jump, .retry = t->e.at};
 }
 
+static void check_x87(struct translation_state *t)
+{
+    t->x87_checked = true;
+    put_op(&t->e, false, 0x80, ALU_CMP, gs_operand(BT_AT(t->bt, x87_live)));
+    put8(&t->e, 0);
+    uint8_t *jump = put_jcc(&t->e, CC_E);
+    t->colds[t->cold_count++] = (struct cold){.kind = COLD_X87, .jump = jump, .retry = t->e.at};
+}
+
+/* Whoever stores the x87 pointers wants those of the last instruction that sets them. */
+static void put_pointers(struct translation_state *t, const struct insn *in, unsigned address)
+{
+    struct bt_site *site = bt_site_new(t, in);
+    put_load_imm(&t->e, T2, (uint64_t)(uintptr_t)site);
+    put_store(&t->e, T2, gs_operand(BT_AT(t->bt, x87_last)));
+    if (in->mem < 0)
+        return;
+    const ZydisDecodedOperand *o = &in->o[in->mem];
+    put_store(&t->e, address, gs_operand(BT_AT(t->bt, x87_data)));
+    site->x87_memory = true;
+    site->segment = (uint8_t)(o->mem.segment - ZYDIS_REGISTER_ES);
+}
+
 static void emit_vector(struct translation_state *t, struct insn *in)
 {
     struct stand_ins s = {.pool = {T2}, .pool_count = 1};
     struct operand mem = {0};
-    if (in->mem >= 0 || !t->vectors_checked)
+    bool check = in->vectors && !t->vectors_checked, check_stack = in->x87 && !t->x87_checked;
+    if (in->mem >= 0 || check || check_stack)
         bt_flags_clobber(t, in->live_before);
-    if (!t->vectors_checked)
+    if (check_stack)
+        check_x87(t);
+    if (check)
         check_vectors(t);
     if (in->mem >= 0) {
         unsigned reg = bt_address(t, in);
@@ -286,6 +312,8 @@ static void emit_vector(struct translation_state *t, struct insn *in)
     load_stand_ins(t, &s);
     fault_point(t, in);
     put_thunk(t, in, gpr_reg, gpr_rm, gpr, mem);
+    if (in->pointers)
+        put_pointers(t, in, mem.base);
     store_stand_ins(t, &s);
     flags_after(t, in);
 }

@@ -214,6 +214,8 @@ static uint8_t units(const struct vcpu *cpu)
         return 0;
     if (!(cpu->cr0 & CR0_EM) && (cpu->cr4 & CR4_OSFXSR))
         units |= BT_SSE;
+    if (!(cpu->cr0 & CR0_EM) && (cpu->cr0 & CR0_NE) && cpu->bt->has_xsave)
+        units |= BT_X87;
     if (!(cpu->cr4 & CR4_OSXSAVE))
         return units;
     if ((cpu->xcr0 & 6) == 6)
@@ -287,12 +289,18 @@ static void save_vectors(struct bt *bt)
 {
     if (bt->vector_live)
         bt->vectors_save();
+    if (bt->x87_live)
+        bt_x87_save(bt->cpu);
 }
 
 /* And back, for the rest of a block that needs them. The last thing before translated code. */
 static void load_vectors(struct bt *bt, const struct bt_site *site, int result)
 {
-    if (result != GO_LEAVE && site->block->vectors)
+    if (result == GO_LEAVE)
+        return;
+    if (site->block->x87)
+        bt_x87_load(bt->cpu);
+    if (site->block->vectors)
         bt->vectors_load[site->block->vectors]();
 }
 
@@ -544,6 +552,13 @@ static struct bt *map_near(const struct vcpu *cpu)
     return NULL;
 }
 
+static bool has_xsave(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    __asm__ volatile("cpuid" : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx) : "a"(1), "c"(0));
+    return ecx >> 27 & 1; /* OSXSAVE */
+}
+
 static void bt_vcpu_fini(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
@@ -572,6 +587,8 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->callout = do_callout;
     bt->callout_end = do_callout_end;
     bt->purge_writes = purge_writes;
+    bt->load_x87 = bt_x87_load;
+    bt->has_xsave = has_xsave();
     bt->host_mxcsr = __builtin_ia32_stmxcsr();
     bt->jump_gen[0] = bt->jump_gen[1] = 1;
     pthread_mutex_init(&bt->written_lock, NULL);

@@ -272,6 +272,12 @@ void bt_make_stubs(struct bt *bt)
     put_callout(&e, bt);
     bt->callout_end_stub = e.at;
     put_callout_end(&e, bt);
+    bt->x87_stub = e.at;
+    put_guest_registers(&e, true);
+    put_call_c(&e, bt, BT_AT(bt, load_x87));
+    put_reenter(&e, bt);
+    put_guest_registers(&e, false);
+    put8(&e, 0xc3);
     bt->slow_stub = e.at;
     put_slow(&e, bt);
 

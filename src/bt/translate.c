@@ -168,6 +168,10 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
                        ((const uint8_t *)(uintptr_t)bt->vectors_load[t->vectors] - bt->exec));
         put_target(put_jump(e), c->retry);
         break;
+    case COLD_X87:
+        put_target(put_call(e), bt->x87_stub);
+        put_target(put_jump(e), c->retry);
+        break;
     case COLD_CALLOUT: /* does not return: the instruction ends the block */
         put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
         put_target(put_call(e), bt->callout_end_stub);
@@ -230,11 +234,11 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page)
 
     t->e.at = code;
     t->fault_count = 0;
-    t->vectors_checked = false;
+    t->vectors_checked = t->x87_checked = false;
     memset(t->base_slots, 0, sizeof t->base_slots);
     t->vectors = VECTORS_SAVED;
     for (unsigned i = 0; i < t->count; i++)
-        t->vectors = MAX(t->vectors, t->insns[i].vectors);
+        t->vectors = MAX(t->vectors, t->insns[i].vectors), b->x87 |= t->insns[i].x87;
     b->vectors = t->vectors;
     find_liveness(t);
     emit_entries(t);

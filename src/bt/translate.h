@@ -43,6 +43,7 @@ struct insn {
     uint8_t vectors; /* enum bt_vectors */
     uint8_t size;    /* of the memory operand */
     bool store;
+    bool x87, pointers;
     struct thunk_key key;
 };
 
@@ -58,7 +59,8 @@ struct cold {
         COLD_ATTENTION,
         COLD_INDIRECT,
         COLD_CALLOUT,
-        COLD_VECTORS
+        COLD_VECTORS,
+        COLD_X87
     } kind;
     uint8_t *jump; /* displacement to fill in */
     struct bt_exit *exit;
@@ -80,7 +82,7 @@ struct translation_state {
     unsigned context;
     unsigned flags;  /* FLAGS_* */
     uint8_t vectors; /* enum bt_vectors: what the block needs */
-    bool vectors_checked;
+    bool vectors_checked, x87_checked;
     uint8_t base_slots[17]; /* by base register: the slot of accesses off it; 0: none yet */
     unsigned fault_count;
     struct bt_fault_point faults[BLOCK_INSNS];

@@ -774,10 +774,15 @@ bool bind_native(struct decode *d, struct op *op)
 bool native_describe(const struct op *op, struct native_form *form)
 {
     if (op->fn != op_registers && op->fn != op_memory && op->fn != op_move &&
-        op->fn != op_move_load && op->fn != op_move_store)
+        op->fn != op_move_load && op->fn != op_move_store && op->fn != op_x87)
         return false;
     const struct native *n = native_of(op);
     *form = (struct native_form){
-        .key = &n->key, .unit = n->unit, .size = n->size, .store = n->store};
-    return n->unit <= UNIT_AVX512;
+        .key = &n->key,
+        .unit = n->unit,
+        .size = n->size,
+        .store = n->store,
+        .pointers = n->pointers,
+    };
+    return true;
 }

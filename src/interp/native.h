@@ -62,6 +62,7 @@ struct native_form {
     uint8_t unit; /* enum vector_unit */
     uint8_t size; /* of the memory operand, 0: none */
     bool store;
+    bool pointers; /* x87: sets FIP, FDP and FOP */
 };
 /* False: more than that has to be done. */
 bool native_describe(const struct op *op, struct native_form *form);
