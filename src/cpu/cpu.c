@@ -3,11 +3,29 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "cpu/machine.h"
 #include "dev/lapic.h"
 
 #define PAT_RESET UINT64_C(0x0007040600070406)
+
+struct vcpu *vcpu_create(struct machine *m, unsigned index)
+{
+    struct vcpu *cpu = mmap(NULL, sizeof *cpu, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                            -1, 0);
+    if (cpu == MAP_FAILED)
+        return NULL;
+    cpu->index = index;
+    cpu->machine = m;
+    return cpu;
+}
+
+void vcpu_destroy(struct vcpu *cpu)
+{
+    if (cpu)
+        munmap(cpu, sizeof *cpu);
+}
 
 /* SDM vol. 3, table 9-1: what RESET and INIT do alike, then what RESET does alone. */
 void cpu_reset(struct vcpu *cpu, bool init)

@@ -183,6 +183,10 @@ static inline void vcpu_notify(struct vcpu *cpu, uint32_t bits)
         cpu->wake(cpu);
 }
 
+/* A zeroed vCPU in pages of its own: the translator maps its tables near it. NULL: out of memory. */
+struct vcpu *vcpu_create(struct machine *m, unsigned index);
+void vcpu_destroy(struct vcpu *cpu);
+
 /*
  * Put the processor into its state after power-up or RESET (SDM vol. 3, table 9-1), or after INIT
  * where `init` is set (FPU, MTRRs, TSC and most MSRs then keep their values). The local APIC is

@@ -53,15 +53,13 @@ static int measure_engine(const struct engine *engine, double *ns_per_instructio
                           struct tv_error *err)
 {
     struct machine *m = calloc(1, sizeof *m);
-    struct vcpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof *cpu, (size_t)64));
+    struct vcpu *cpu = vcpu_create(m, 0);
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     int result = -1;
     if (!m || !cpu) {
         tv_fail(err, "out of memory");
         goto out;
     }
-    memset(cpu, 0, sizeof *cpu);
-    cpu->machine = m;
     m->vcpus[0] = cpu;
     m->vcpu_count = 1;
     bus_init(&m->pio, &lock);
@@ -82,7 +80,7 @@ out:
         engine->vcpu_fini(cpu);
     if (m && m->mem)
         physmem_destroy(m->mem);
-    free(cpu);
+    vcpu_destroy(cpu);
     free(m);
     return result;
 }

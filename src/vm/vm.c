@@ -213,12 +213,9 @@ static int create_vcpus(struct tv_vm *vm, struct tv_error *err)
     struct machine *m = &vm->machine;
     m->vcpu_count = vm->config.vcpus;
     for (unsigned i = 0; i < m->vcpu_count; i++) {
-        struct vcpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof *cpu, 64));
+        struct vcpu *cpu = vcpu_create(m, i);
         if (!cpu)
             return tv_fail(err, "out of memory");
-        memset(cpu, 0, sizeof *cpu);
-        cpu->index = i;
-        cpu->machine = m;
         cpu->wake = vcpu_wake;
         m->vcpus[i] = cpu;
         vm->vcpus[i].cpu = cpu;
@@ -398,7 +395,7 @@ void tv_vm_destroy(struct tv_vm *vm)
         vm->engine->machine_fini(&vm->machine);
     boot_image_free(vm->boot);
     for (unsigned i = 0; i < VCPUS_MAX; i++)
-        free(vm->machine.vcpus[i]);
+        vcpu_destroy(vm->machine.vcpus[i]);
     physmem_destroy(vm->machine.mem);
     log_close(&vm->machine.log);
     free_config(&vm->config);

@@ -97,15 +97,13 @@ struct guest *guest_create(const char *engine, uint32_t bt_off)
     bus_init(&g->machine.pio, &g->lock);
     bus_init(&g->machine.mmio, &g->lock);
     g->machine.mem = physmem_create(4 << 20, false, &err);
-    g->cpu = aligned_alloc(64, ALIGN_UP(sizeof *g->cpu, 64));
+    g->cpu = vcpu_create(&g->machine, 0);
     if (!g->machine.mem || !g->cpu ||
         cpuid_build(&g->machine.cpuid, "host", CPUID_FOR_INTERP, 1, g->machine.clock.tsc_hz, &err) <
             0) {
         fprintf(stderr, "cannot build a machine: %s\n", err.message);
         exit(1);
     }
-    memset(g->cpu, 0, sizeof *g->cpu);
-    g->cpu->machine = &g->machine;
     g->machine.vcpus[0] = g->cpu;
     g->machine.vcpu_count = 1;
     g->machine.bt_off = bt_off;
@@ -121,7 +119,7 @@ void guest_destroy(struct guest *g)
 {
     g->engine->vcpu_fini(g->cpu);
     physmem_destroy(g->machine.mem);
-    free(g->cpu);
+    vcpu_destroy(g->cpu);
     free(g);
 }
 

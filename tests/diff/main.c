@@ -25,6 +25,8 @@ static struct batch *batch;
 static int shared_fd, command_fd = -1, reply_fd = -1;
 static pid_t child = -1;
 static const char *native_program;
+/* Arithmetic flags that a fault shows are not compared: the translator does not keep dead ones. */
+static bool lazy_flags;
 
 /* ---- The native side ---- */
 
@@ -183,6 +185,8 @@ static bool differs(const struct test *t, const struct outcome *n, const struct 
     if ((a->vector == 17 || b->vector == 17) && has_masked(t))
         return false;
     d->undefined = undefined_flags(t) & 0x8d5;
+    if (lazy_flags && a->vector != 3)
+        d->undefined = 0x8d5;
     /* 32-bit code cannot see what some instructions leave in the upper halves. */
     const uint64_t visible = t->bits == 64 ? ~UINT64_C(0) : UINT32_MAX;
     for (int i = 0; i < 16; i++)
@@ -340,6 +344,7 @@ int main(int argc, char **argv)
     if (batch == MAP_FAILED)
         return perror("mmap"), 1;
 
+    lazy_flags = strcmp(engine, "bt") == 0 && !(bt_off & 1);
     struct generator *generator = generator_create(seed, only);
     struct guest *guest = guest_create(engine, bt_off);
     static struct outcome result;
