@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The same workloads natively, in a Trivisor guest and in a QEMU TCG guest, with the same kernel and one CPU each.
 
-    guest.py [--mode MODE] [--seconds S] [--only NAME,...] [--skip-qemu] [--json FILE] BUILD-DIR [GUESTS-DIR]
+    guest.py [--mode MODE] [--seconds S] [--only NAME,...] [--options OPTIONS] [--skip-qemu] [--json FILE] BUILD-DIR [GUESTS-DIR]
 
 Prints how many times the native time each takes, and how many times faster than TCG Trivisor is; the time from power-on to
 /init; memory beyond guest RAM; and the time that two processes take on two CPUs against one on one.
@@ -63,7 +63,7 @@ class Guests:
 
     def trivisor(self, bench, cpus=1):
         return [os.path.join(self.args.build, "src", "cli", "trivisor"), "run", "--quiet", "--mode", self.args.mode,
-                "--memory", "512M", "--cpus", str(cpus), "--kernel", self.kernel, "--initrd", self.initrd,
+                *self.args.options.split(), "--memory", "512M", "--cpus", str(cpus), "--kernel", self.kernel, "--initrd", self.initrd,
                 "--append", "console=ttyS0 quiet panic=-1 bench=" + bench]
 
     def qemu(self, bench):
@@ -142,6 +142,7 @@ def main():
     parser.add_argument("build")
     parser.add_argument("guests", nargs="?", default=os.path.join(HERE, "..", "artifacts"))
     parser.add_argument("--mode", default="bt")
+    parser.add_argument("--options", default="", help="more options for trivisor run")
     parser.add_argument("--seconds", default="0.5")
     parser.add_argument("--only", default="", help="workloads, separated by commas")
     parser.add_argument("--skip-qemu", action="store_true")

@@ -49,7 +49,9 @@ struct tv_config {
     /* One-line notices of a running VM (a guest panic), from any thread; may be NULL. */
     void (*notify)(void *opaque, const char *message);
     void *notify_opaque;
-    const char *log; /* ITEMS:FILE */
+    uint64_t tcache;    /* bytes of translation cache for each vCPU in mode bt; 0: the default */
+    const char *bt_opt; /* -NAME,...: optimizations that mode bt leaves out; "none": all; NULL */
+    const char *log;    /* ITEMS:FILE */
     const char *gdb; /* HOST:PORT: wait for a debugger before the first instruction */
 };
 

@@ -18,7 +18,7 @@
 #define MODES_MAX       16
 #define BLOCK_HASH      65536
 #define PAGE_HASH       8192
-#define SEGMENTS        32
+#define SEGMENTS_MAX    32
 #define BLOCK_INSNS     64
 
 /* Entry of the first-level TLB. */
@@ -44,7 +44,7 @@ enum bt_mode {
     BT_VALID = 128, /* translated code can run at all */
 };
 
-/* Optimizations that can be switched off, in the order of bt_option_names. */
+/* Optimizations that can be switched off: names in options.c. */
 enum bt_option {
     BT_OFF_FLAGS = 1,   /* flags that nobody reads are not kept for faults */
     BT_OFF_LINKS = 2,   /* blocks jump to each other */
@@ -194,7 +194,8 @@ struct bt {
     uint8_t *data;
     uint64_t segment_data;
     unsigned segment; /* being filled */
-    struct bt_segment segments[SEGMENTS];
+    unsigned segment_count;
+    struct bt_segment segments[SEGMENTS_MAX];
     void (*vectors_save)(void), (*vectors_load[4])(void); /* by enum bt_vectors */
     const uint8_t *enter, *exit_live, *exit_saved, *slow_stub, *x87_stub, *callout_stub,
         *callout_end_stub, *fault_stub;

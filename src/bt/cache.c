@@ -13,27 +13,26 @@
 #include "bt/bt.h"
 #include "util/error.h"
 
+#define SEGMENT_MIN (UINT64_C(64) << 10) /* more than any block needs */
+
 int bt_cache_create(struct bt *bt, uint64_t size, struct tv_error *err)
 {
-    bt->segment_code = size / SEGMENTS & PAGE_MASK;
+    bt->segment_count = (unsigned)MIN(size / SEGMENT_MIN, (uint64_t)SEGMENTS_MAX);
+    bt->segment_code = size / bt->segment_count & PAGE_MASK;
     bt->segment_data = bt->segment_code;
-    int fd = memfd_create("trivisor-code", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, (off_t)(bt->segment_code * SEGMENTS)) < 0)
-        goto fail;
-    uint64_t length = bt->segment_code * SEGMENTS;
-    bt->write = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    bt->exec = mmap(NULL, length, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    /* Shared anonymous memory can be mapped a second time, and perf looks for names of code there. */
+    uint64_t length = bt->segment_code * bt->segment_count;
+    bt->write = mmap(NULL, length, PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bt->write != MAP_FAILED)
+        bt->exec = mremap(bt->write, 0, length, MREMAP_MAYMOVE);
     bt->data = mmap(NULL, length, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (bt->write == MAP_FAILED || bt->exec == MAP_FAILED || bt->data == MAP_FAILED)
-        goto fail;
-    close(fd);
-    return 0;
-fail:
-    tv_fail_errno(err, errno, "no memory for a translation cache of %llu MiB",
-                  (unsigned long long)(size >> 20));
-    if (fd >= 0)
-        close(fd);
+    if (bt->write != MAP_FAILED && bt->exec != MAP_FAILED && bt->data != MAP_FAILED &&
+        mprotect(bt->exec, length, PROT_READ | PROT_EXEC) == 0)
+        return 0;
+    tv_fail_errno(err, errno, "no memory for a translation cache of %llu KiB",
+                  (unsigned long long)(size >> 10));
     return -1;
 }
 
@@ -45,7 +44,7 @@ static void unmap(void *p, uint64_t size)
 
 void bt_cache_free(struct bt *bt)
 {
-    uint64_t length = bt->segment_code * SEGMENTS;
+    uint64_t length = bt->segment_code * bt->segment_count;
     unmap(bt->write, length);
     unmap(bt->exec, length);
     unmap(bt->data, length);
@@ -234,7 +233,7 @@ static void empty_segment(struct vcpu *cpu, unsigned n)
 
 void bt_drop_all(struct vcpu *cpu)
 {
-    for (unsigned n = 0; n < SEGMENTS; n++)
+    for (unsigned n = 0; n < cpu->bt->segment_count; n++)
         empty_segment(cpu, n);
     cpu->bt->segment = 0;
 }
@@ -244,7 +243,7 @@ uint8_t *bt_cache_reserve(struct vcpu *cpu, uint64_t code, uint64_t data)
     struct bt *bt = cpu->bt;
     struct bt_segment *s = &bt->segments[bt->segment];
     if (s->code_used + code > bt->segment_code || s->data_used + data > bt->segment_data) {
-        bt->segment = (bt->segment + 1) % SEGMENTS;
+        bt->segment = (bt->segment + 1) % bt->segment_count;
         empty_segment(cpu, bt->segment);
         s = &bt->segments[bt->segment];
     }

@@ -21,7 +21,7 @@ bool bt_on_signal(int number, void *context)
     greg_t *regs = uc->uc_mcontext.gregs;
     const struct vcpu *cpu = bt_running();
     struct bt *bt = cpu ? cpu->bt : NULL;
-    uint64_t size = bt ? bt->segment_code * SEGMENTS : 0;
+    uint64_t size = bt ? bt->segment_code * bt->segment_count : 0;
     uintptr_t rip = (uintptr_t)regs[REG_RIP];
     if (!bt || rip < (uintptr_t)bt->exec || rip >= (uintptr_t)bt->exec + size)
         return false;

@@ -10,10 +10,9 @@
 
 #include "bt/gs.h"
 #include "bt/host.h"
+#include "bt/options.h"
 #include "interp/native.h"
 #include "util/error.h"
-
-#define CACHE_SIZE (UINT64_C(64) << 20)
 
 /* ---- Caches that depend on the address space ---- */
 
@@ -598,7 +597,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->empty_tag = (bt->empty_tag & ~(UINT64_C(0xffff) << 48)) | UINT64_C(0x5a5a) << 48;
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)
         clear_l1(bt, c);
-    uint64_t size = cpu->machine->tcache ? cpu->machine->tcache : CACHE_SIZE;
+    uint64_t size = cpu->machine->tcache ? cpu->machine->tcache : BT_TCACHE_DEFAULT;
     if (bt_cache_create(bt, size, err) < 0) {
         cpu->bt = bt;
         bt_vcpu_fini(cpu);

@@ -100,6 +100,8 @@ enum option_id {
     OPT_SERIAL,
     OPT_DEBUG_EXIT,
     OPT_REQUIRE,
+    OPT_TCACHE,
+    OPT_BT_OPT,
     OPT_NO_REBOOT,
     OPT_ON_PANIC,
     OPT_VERIFY,
@@ -120,6 +122,8 @@ static const struct option options[] = {
     {"serial", required_argument, NULL, OPT_SERIAL},
     {"debug-exit", required_argument, NULL, OPT_DEBUG_EXIT},
     {"require", required_argument, NULL, OPT_REQUIRE},
+    {"tcache", required_argument, NULL, OPT_TCACHE},
+    {"bt-opt", required_argument, NULL, OPT_BT_OPT},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"on-panic", required_argument, NULL, OPT_ON_PANIC},
     {"verify", no_argument, NULL, OPT_VERIFY},
@@ -163,6 +167,13 @@ static int parse_option(struct run_options *o, int id)
     case OPT_REQUIRE:
         if (!parse_mode(optarg, &c->require) || c->require == TV_MODE_AUTO)
             return cli_usage_error("--require '%s': want bt, interp or hw", optarg);
+        return EXIT_OK;
+    case OPT_TCACHE:
+        if (!parse_size(optarg, &c->tcache) || !c->tcache)
+            return cli_usage_error("--tcache '%s': want a size such as 32M", optarg);
+        return EXIT_OK;
+    case OPT_BT_OPT:
+        c->bt_opt = optarg;
         return EXIT_OK;
     case OPT_CPU:
         c->cpu_model = optarg;

@@ -15,6 +15,8 @@ static const char help[] =
     "  --cpus N            number of processors (default 1)\n"
     "  --mode MODE         auto (default: the fastest measured), bt, interp or hw\n"
     "  --require MODE      fail rather than run in another mode\n"
+    "  --tcache SIZE       translation cache of each CPU in mode bt (default 64M)\n"
+    "  --bt-opt LIST       leave out optimizations: -flags,-links,... or none\n"
     "  --cpu NAME[,+F,-F]  host, max, x86-64-v1 .. v4; features to add or remove\n"
     "  --serial WHERE      COM1: stdio (Ctrl-A H helps), none, pty, file:P, unix:P\n"
     "  --debug-exit PORT   a guest write of v to PORT ends with status (v<<1)|1\n"

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bt/options.h"
 #include "gdb/gdb.h"
 #include "util/error.h"
 #include "vm/modes.h"
@@ -159,6 +160,7 @@ static char *copy_string(const char *text)
 static void free_config(struct tv_config *c)
 {
     free((char *)c->cpu_model);
+    free((char *)c->bt_opt);
     free((char *)c->kernel);
     free((char *)c->append);
     free((char *)c->serial_path);
@@ -177,6 +179,7 @@ static void copy_config(struct tv_config *to, const struct tv_config *from)
     to->append = copy_string(from->append ? from->append : "");
     to->serial_path = copy_string(from->serial_path);
     to->log = copy_string(from->log);
+    to->bt_opt = copy_string(from->bt_opt);
     to->gdb = copy_string(from->gdb);
     size_t count = 0;
     while (from->initrds && from->initrds[count])
@@ -201,6 +204,8 @@ static int check_config(const struct tv_config *c, struct tv_error *err)
                        c->memory_size);
     if (c->vcpus > VCPUS_MAX)
         return tv_fail(err, "%u CPUs: at most %d are possible", c->vcpus, VCPUS_MAX);
+    if (c->tcache && (c->tcache < BT_TCACHE_MIN || c->tcache > BT_TCACHE_MAX))
+        return tv_fail(err, "translation cache of %" PRIu64 " bytes: want 256K to 1G", c->tcache);
     if (c->debug_exit_port < 0 || c->debug_exit_port > 0xffff)
         return tv_fail(err, "debug-exit port %#x: want 1 to 0xffff", (unsigned)c->debug_exit_port);
     return 0;
@@ -243,6 +248,9 @@ static int build(struct tv_vm *vm, struct tv_error *err)
     vm->engine = modes_engine(mode);
 
     m->verify = c->verify;
+    m->tcache = c->tcache;
+    if (c->bt_opt && bt_parse_options(c->bt_opt, &m->bt_off, err) < 0)
+        return -1;
     vclock_init(&m->clock);
     bus_init(&m->pio, &vm->device_lock);
     bus_init(&m->mmio, &vm->device_lock);

@@ -2,7 +2,7 @@
 _trivisor()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-    local options="--kernel --initrd --append --memory --cpus --mode --require --cpu --serial --debug-exit
+    local options="--kernel --initrd --append --memory --cpus --mode --require --tcache --bt-opt --cpu --serial --debug-exit
         --no-reboot --on-panic --verify --stats --log --gdb --quiet --help"
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
@@ -20,7 +20,8 @@ _trivisor()
     --serial) COMPREPLY=($(compgen -W "stdio none pty file: unix:" -- "$cur")) ;;
     --on-panic) COMPREPLY=($(compgen -W "notify exit" -- "$cur")) ;;
     --log) COMPREPLY=($(compgen -W "int cr msr cpuid io mmio exec cpu dev reset all" -- "$cur")) ;;
-    --append | --memory | --cpus | --debug-exit | --gdb) ;;
+    --bt-opt) COMPREPLY=($(compgen -W "all none -flags -links -jumps -blocks -inline" -- "$cur")) ;;
+    --append | --memory | --tcache | --cpus | --debug-exit | --gdb) ;;
     *)
         case ${COMP_WORDS[1]} in
         run) COMPREPLY=($(compgen -W "$options" -- "$cur")) ;;
