@@ -47,6 +47,7 @@ static unsigned component(struct translation_state *t, ZydisRegister reg, unsign
 
 unsigned bt_address(struct translation_state *t, const struct insn *in)
 {
+    t->t1_share = 0;
     const ZydisDecodedOperand *o = &in->o[in->mem];
     const ZydisDecodedInstruction *z = &in->z;
     struct emit *e = &t->e;
@@ -95,14 +96,13 @@ unsigned bt_address(struct translation_state *t, const struct insn *in)
  * Which slot an access uses. Accesses that are likely to meet the same page share one: those off
  * the stack pointer, off one register in a block, and at fixed addresses in one page.
  */
+enum { STACK_SLOT = 0, FIRST_SLOT = SLOTS / 2 }; /* between them: share.c's */
+
 static unsigned slot_of(struct translation_state *t, const struct insn *in, bool stack)
 {
-    enum { STACK_SLOT = 0, FIRST_SLOT = 1 };
-    const ZydisDecodedOperand *o = in->mem >= 0 ? &in->o[in->mem] : NULL;
-    uint8_t base, shift;
-    if (stack || !o || (bind_reg(o->mem.base, &base, &shift) && base == RSP))
-        return STACK_SLOT;
-    if (!bind_reg(o->mem.base, &base, &shift)) {
+    const ZydisDecodedOperand *o = in->mem >= 0 && !stack ? &in->o[in->mem] : NULL;
+    uint8_t base = RSP, shift;
+    if (o && !bind_reg(o->mem.base, &base, &shift)) {
         uint64_t at = (uint64_t)o->mem.disp.value;
         if (o->mem.base == ZYDIS_REGISTER_RIP)
             at += t->rip + in->offset + in->z.length;
@@ -110,6 +110,8 @@ static unsigned slot_of(struct translation_state *t, const struct insn *in, bool
             return FIRST_SLOT + (unsigned)(at >> PAGE_SHIFT) % (SLOTS - FIRST_SLOT);
         base = 16;
     }
+    if (base == RSP && !bt_share_of(t, RSP))
+        return STACK_SLOT;
     if (!t->base_slots[base])
         t->base_slots[base] = (uint8_t)(FIRST_SLOT + t->bt->next_slot++ % (SLOTS - FIRST_SLOT));
     return t->base_slots[base];
@@ -166,7 +168,9 @@ struct operand bt_check(struct translation_state *t, const struct insn *in, unsi
     struct emit *e = &t->e;
     struct bt_site *site = bt_site_new(t, in);
     unsigned slot = slot_of(t, in, stack);
-    bool fixed = slot == 0 || (in->mem >= 0 && in->o[in->mem].mem.base == ZYDIS_REGISTER_RIP);
+    t->t1_share = 0;
+    bool fixed = stack || slot == STACK_SLOT ||
+                 (in->mem >= 0 && in->o[in->mem].mem.base == ZYDIS_REGISTER_RIP);
     site->size = (uint8_t)size;
     site->write = write;
     struct cold cold = {.kind = COLD_SLOW, .site = site, .address = (uint8_t)reg, .retry = e->at};
@@ -207,4 +211,40 @@ void bt_emit_cold_access(struct translation_state *t, const struct cold *c)
     put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
     put_target(put_call(e), t->bt->slow_stub);
     put_target(put_jump(e), retry);
+}
+
+uint8_t *bt_put_slot_compare(struct translation_state *t, bool write, unsigned slot, unsigned reg,
+                             unsigned size)
+{
+    return put_compare(&t->e, gs_operand(slot_at(t, write, slot) + TAG), reg, size);
+}
+
+void bt_put_slot_addend(struct translation_state *t, bool write, unsigned slot)
+{
+    put_load(&t->e, T1, gs_operand(slot_at(t, write, slot) + ADDEND));
+}
+
+/* Fill the slot from the table, or run the plain translation. */
+void bt_emit_cold_share(struct translation_state *t, const struct cold *c)
+{
+    struct emit *e = &t->e;
+    const struct share *s = &t->shares[c->share];
+    int64_t slot = slot_at(t, s->write, s->slot), table = table_at(t, s->write);
+    put_index(e, c->address);
+    uint8_t *misses = put_compare(e, gs_base_operand(T1, table + TAG), c->address, s->length);
+    put_alu(e, ALU_XOR, T2, reg_operand(c->address));
+    put_load(e, T1, gs_base_operand(T1, table + ADDEND));
+    put_store(e, T2, gs_operand(slot + TAG));
+    put_store(e, T1, gs_operand(slot + ADDEND));
+    put_target(put_jump(e), c->retry);
+    put_target(misses, e->at);
+    struct bt_exit *exit = &t->block->exits[0]; /* to the plain translation */
+    uint8_t *jump = put_jump(e);
+    if (!exit->stub) {
+        exit->jump = jump;
+        exit->stub = e->at;
+        bt_write_exit_stub(t->bt, exit);
+        e->at += EXIT_STUB;
+    }
+    put_target(jump, exit->jump == jump ? exit->stub : exit->jump - 1);
 }

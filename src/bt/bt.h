@@ -51,6 +51,7 @@ enum bt_option {
     BT_OFF_JUMPS = 4,   /* indirect branches look up their target inline */
     BT_OFF_BLOCKS = 8,  /* blocks of more than one instruction */
     BT_OFF_INLINE = 16, /* instructions other than call-outs */
+    BT_OFF_SHARE = 32,  /* accesses that share a check */
 };
 
 /* Which vector registers are live in the host's: the first 16's low halves; all of the first 16;
@@ -78,6 +79,7 @@ struct bt_exit {
     uint8_t *stub;   /* where it goes while not linked (write mapping) */
     bool flags_live; /* flags are in EFLAGS */
     bool crosses;    /* into another page */
+    bool plain;      /* to the plain translation of the same block */
 };
 
 /* An instruction that may call out of translated code. */
@@ -125,6 +127,7 @@ struct bt_block {
     uint8_t mode;
     uint8_t vectors; /* enum bt_vectors: what its instructions need */
     bool x87;
+    bool plain; /* shares no checks */
     bool dead;
 };
 
@@ -172,7 +175,7 @@ struct bt {
     /* Not used by it. */
     int64_t offset;     /* of this structure from struct vcpu */
     uint64_t empty_tag; /* of unused entries: random, not canonical */
-    unsigned next_slot;
+    unsigned next_slot, next_share;
     uint8_t mode;
     bool has_xsave;
     bool l1_used[TLB_CONTEXTS];
@@ -229,7 +232,7 @@ static inline const uint8_t *bt_exec(const struct bt *bt, const uint8_t *write)
 /* The page of code at `linear`, which is mapped to `gpa` now. */
 struct bt_page *bt_page_get(struct vcpu *cpu, uint64_t linear, uint64_t gpa);
 struct bt_block *bt_block_find(struct bt *bt, const struct bt_page *page, uint64_t rip,
-                               uint8_t mode);
+                               uint8_t mode, bool plain);
 void bt_block_add(struct bt *bt, struct bt_block *b);
 void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to);
 /* RAM page `index` was written: drop what no longer is what was translated. */
@@ -239,13 +242,16 @@ void bt_drop_all(struct vcpu *cpu);
 /* ---- stubs.c ---- */
 
 void bt_make_stubs(struct bt *bt);
-/* The stub that a cross-page jump goes through once it is linked. */
+/* Room for an exit's stub, and for one that is linked across pages. */
+#define EXIT_STUB        16
+#define EXIT_STUB_LINKED 96
+/* What an exit's jump goes to while it is not linked, or always if it crosses pages. */
 void bt_write_exit_stub(struct bt *bt, struct bt_exit *exit);
 
 /* ---- translate.c ---- */
 
 /* Translate the block at vcpu.rip, whose page is `page`. NULL: the interpreter must run it. */
-struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page);
+struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain);
 
 /* ---- fault.c ---- */
 

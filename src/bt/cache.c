@@ -20,7 +20,8 @@ int bt_cache_create(struct bt *bt, uint64_t size, struct tv_error *err)
     bt->segment_count = (unsigned)MIN(size / SEGMENT_MIN, (uint64_t)SEGMENTS_MAX);
     bt->segment_code = size / bt->segment_count & PAGE_MASK;
     bt->segment_data = bt->segment_code;
-    /* Shared anonymous memory can be mapped a second time, and perf looks for names of code there. */
+    /* Shared anonymous memory can be mapped a second time, and perf looks for names of code there.
+     */
     uint64_t length = bt->segment_code * bt->segment_count;
     bt->write = mmap(NULL, length, PROT_READ | PROT_WRITE,
                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -100,10 +101,10 @@ static struct bt_block **block_slot(struct bt *bt, const struct bt_page *page, u
 }
 
 struct bt_block *bt_block_find(struct bt *bt, const struct bt_page *page, uint64_t rip,
-                               uint8_t mode)
+                               uint8_t mode, bool plain)
 {
     for (struct bt_block *b = *block_slot(bt, page, rip, mode); b; b = b->hash_next)
-        if (b->rip == rip && b->page == page && b->mode == mode)
+        if (b->rip == rip && b->page == page && b->mode == mode && b->plain == plain)
             return b;
     return NULL;
 }

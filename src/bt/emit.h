@@ -34,6 +34,7 @@ struct operand {
     enum { AT_REG, AT_GS, AT_MEM } kind;
     uint8_t base, index, scale_shift; /* AT_REG: base is the register; NO_REG where absent */
     int32_t disp;
+    bool long_disp; /* a one-byte displacement means something else (EVEX) */
 };
 
 static inline struct operand reg_operand(unsigned reg)
@@ -80,9 +81,9 @@ static inline void put_modrm(struct emit *e, unsigned reg, struct operand rm)
         put32(e, (uint32_t)rm.disp);
         return;
     }
-    uint8_t mod = rm.disp == 0 && (rm.base & 7) != 5  ? 0
-                  : rm.disp >= -128 && rm.disp <= 127 ? 0x40
-                                                      : 0x80;
+    uint8_t mod = rm.disp == 0 && (rm.base & 7) != 5                                ? 0
+                  : rm.disp >= -128 && rm.disp <= 127 && !(rm.long_disp && rm.disp) ? 0x40
+                                                                                    : 0x80;
     if (rm.index != NO_REG || (rm.base & 7) == 4) {
         put8(e, (uint8_t)(mod | r | 4));
         put8(e, (uint8_t)(rm.scale_shift << 6 |

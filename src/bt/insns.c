@@ -57,6 +57,9 @@ static unsigned operand_host(struct stand_ins *s, const struct insn *in,
 static void load_stand_ins(struct translation_state *t, const struct stand_ins *s)
 {
     for (unsigned i = 0; i < s->count; i++)
+        if (s->in[i].host == T1)
+            t->t1_share = 0;
+    for (unsigned i = 0; i < s->count; i++)
         if (s->in[i].load)
             put_load(&t->e, s->in[i].host, gs_operand(gpr_at(s->in[i].guest)));
 }
@@ -66,6 +69,16 @@ static void store_stand_ins(struct translation_state *t, const struct stand_ins 
     for (unsigned i = 0; i < s->count; i++)
         if (s->in[i].store)
             put_store(&t->e, s->in[i].host, gs_operand(gpr_at(s->in[i].guest)));
+}
+
+/* The next host instruction is the guest's, and may raise a signal. */
+static void fault_point(struct translation_state *t, const struct insn *in)
+{
+    if (!in->may_fault && in->shared_base == NO_REG && in->shared_stack == NO_REG)
+        return;
+    t->faults[t->fault_count++] = (struct bt_fault_point){.code = bt_exec(t->bt, t->e.at),
+                                                          .site = bt_site_new(t, in),
+                                                          .flags_live = !(t->flags & FLAGS_SAVED)};
 }
 
 /* ---- The same instruction with other operands ---- */
@@ -135,16 +148,6 @@ static void put_immediates(struct translation_state *t, const struct insn *in)
     unsigned n = (in->z.raw.imm[0].size + in->z.raw.imm[1].size) / 8u;
     memcpy(t->e.at, in->bytes + in->z.length - n, n);
     t->e.at += n;
-}
-
-/* The next host instruction is the guest's, and may raise a signal. */
-static void fault_point(struct translation_state *t, const struct insn *in)
-{
-    if (!in->may_fault)
-        return;
-    t->faults[t->fault_count++] = (struct bt_fault_point){.code = bt_exec(t->bt, t->e.at),
-                                                          .site = bt_site_new(t, in),
-                                                          .flags_live = !(t->flags & FLAGS_SAVED)};
 }
 
 /* `mem`: the host operand of the guest's memory operand. */
@@ -238,6 +241,7 @@ static void put_thunk(struct translation_state *t, const struct insn *in, bool g
     }
     if (from == end)
         return;
+    mem.long_disp = in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
     uint8_t modrm = *from++;
     unsigned reg = gpr_reg ? gpr & 7 : modrm >> 3 & 7;
     if (in->mem >= 0)
@@ -246,6 +250,17 @@ static void put_thunk(struct translation_state *t, const struct insn *in, bool g
         put8(e, (uint8_t)(0xc0 | reg << 3 | (gpr_rm ? gpr & 7 : modrm & 7)));
     memcpy(e->at, from, (size_t)(end - from));
     e->at += end - from;
+}
+
+/* The explicit memory operand, checked here or at the block's start. */
+static struct operand memory_operand(struct translation_state *t, const struct insn *in,
+                                     unsigned size, bool write)
+{
+    const ZydisDecodedOperand *o = &in->o[in->mem];
+    if (in->shared_base == NO_REG)
+        return bt_check(t, in, bt_address(t, in), size, write, false);
+    return bt_shared(t, in->shared_base,
+                     o->mem.disp.has_displacement ? (int32_t)o->mem.disp.value : 0);
 }
 
 static void check_vectors(struct translation_state *t)
@@ -259,6 +274,7 @@ static void check_vectors(struct translation_state *t)
 
 static void check_x87(struct translation_state *t)
 {
+    t->t1_share = 0;
     t->x87_checked = true;
     put_op(&t->e, false, 0x80, ALU_CMP, gs_operand(BT_AT(t->bt, x87_live)));
     put8(&t->e, 0);
@@ -285,16 +301,14 @@ static void emit_vector(struct translation_state *t, struct insn *in)
     struct stand_ins s = {.pool = {T2}, .pool_count = 1};
     struct operand mem = {0};
     bool check = in->vectors && !t->vectors_checked, check_stack = in->x87 && !t->x87_checked;
-    if (in->mem >= 0 || check || check_stack)
+    if ((in->mem >= 0 && in->shared_base == NO_REG) || check || check_stack)
         bt_flags_clobber(t, in->live_before);
     if (check_stack)
         check_x87(t);
     if (check)
         check_vectors(t);
-    if (in->mem >= 0) {
-        unsigned reg = bt_address(t, in);
-        mem = bt_check(t, in, reg, in->size, in->store, false);
-    }
+    if (in->mem >= 0)
+        mem = memory_operand(t, in, in->size, in->store);
     flags_before(t, in);
     bool gpr_reg = false, gpr_rm = false;
     unsigned gpr = 0;
@@ -324,10 +338,9 @@ static void emit_generic(struct translation_state *t, struct insn *in)
     struct operand mem = {0};
     if (in->mem >= 0) {
         const ZydisDecodedOperand *o = &in->o[in->mem];
-        bt_flags_clobber(t, in->live_before);
-        unsigned reg = bt_address(t, in);
-        mem =
-            bt_check(t, in, reg, o->size / 8u, o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, false);
+        if (in->shared_base == NO_REG)
+            bt_flags_clobber(t, in->live_before);
+        mem = memory_operand(t, in, o->size / 8u, o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
         s = (struct stand_ins){.pool = {T2}, .pool_count = 1};
     }
     flags_before(t, in);
@@ -359,9 +372,12 @@ static void move_rsp(struct translation_state *t, int32_t delta)
             (struct operand){.kind = AT_MEM, .base = HOST_RSP, .index = NO_REG, .disp = delta});
 }
 
+/* Where a push goes; push_done() then moves RSP. */
 static struct operand check_push(struct translation_state *t, const struct insn *in)
 {
     unsigned size = t->bits / 8;
+    if (in->shared_stack != NO_REG)
+        return bt_shared(t, in->shared_stack, -(int32_t)size);
     put_lea(&t->e, t->bits == 64, T0,
             (struct operand){
                 .kind = AT_MEM, .base = HOST_RSP, .index = NO_REG, .disp = -(int32_t)size});
@@ -370,6 +386,8 @@ static struct operand check_push(struct translation_state *t, const struct insn 
 
 static struct operand check_top(struct translation_state *t, const struct insn *in, unsigned base)
 {
+    if (in->shared_stack != NO_REG)
+        return bt_shared(t, in->shared_stack, 0);
     if (t->bits == 32)
         put_op(&t->e, false, 0x8b, T0, reg_operand(base));
     return bt_check(t, in, t->bits == 32 ? T0 : base, t->bits / 8, false, true);
@@ -378,6 +396,21 @@ static struct operand check_top(struct translation_state *t, const struct insn *
 static void put_sized(struct translation_state *t, bool store, unsigned reg, struct operand rm)
 {
     put_op(&t->e, t->bits == 64, store ? 0x89 : 0x8b, reg, rm);
+}
+
+static void push_done(struct translation_state *t, const struct insn *in)
+{
+    if (in->shared_stack != NO_REG)
+        move_rsp(t, -(int32_t)t->bits / 8);
+    else
+        put_sized(t, false, HOST_RSP, reg_operand(T0));
+}
+
+/* Before an access that has a check of its own on the stack. */
+static void stack_clobbers(struct translation_state *t, const struct insn *in)
+{
+    if (in->shared_stack == NO_REG || (in->mem >= 0 && in->shared_base == NO_REG))
+        bt_flags_clobber(t, in->live_before);
 }
 
 /* The value of a register, immediate or memory operand in `scratch`, or where it is anyway. */
@@ -401,8 +434,8 @@ static unsigned source_value(struct translation_state *t, const struct insn *in,
 /* Load the memory operand into bt.target: the next check needs all scratch registers. */
 static void load_target(struct translation_state *t, const struct insn *in)
 {
-    unsigned reg = bt_address(t, in);
-    struct operand mem = bt_check(t, in, reg, t->bits / 8, false, false);
+    struct operand mem = memory_operand(t, in, t->bits / 8, false);
+    fault_point(t, in);
     put_sized(t, false, T2, mem);
     put_store(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
 }
@@ -411,30 +444,34 @@ void bt_emit_push_target(struct translation_state *t, struct insn *in)
 {
     struct operand top = check_push(t, in);
     put_load(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
+    fault_point(t, in);
     put_sized(t, true, T2, top);
-    put_sized(t, false, HOST_RSP, reg_operand(T0));
+    push_done(t, in);
 }
 
 static void emit_push(struct translation_state *t, struct insn *in)
 {
-    bt_flags_clobber(t, in->live_before);
+    stack_clobbers(t, in);
     if (in->mem >= 0) {
         load_target(t, in);
         bt_emit_push_target(t, in);
         return;
     }
     struct operand top = check_push(t, in);
-    put_sized(t, true, source_value(t, in, T2), top);
-    put_sized(t, false, HOST_RSP, reg_operand(T0));
+    unsigned value = source_value(t, in, T2);
+    fault_point(t, in);
+    put_sized(t, true, value, top);
+    push_done(t, in);
 }
 
 static void emit_pop(struct translation_state *t, struct insn *in)
 {
-    bt_flags_clobber(t, in->live_before);
+    stack_clobbers(t, in);
     struct operand top = check_top(t, in, HOST_RSP);
     uint8_t guest = 0, shift;
     bind_reg(in->o[0].reg.value, &guest, &shift);
     unsigned host = host_reg(guest);
+    fault_point(t, in);
     put_sized(t, false, host == NO_REG ? T2 : host, top);
     if (host == NO_REG)
         put_store(&t->e, T2, gs_operand(gpr_at(guest)));
@@ -444,8 +481,9 @@ static void emit_pop(struct translation_state *t, struct insn *in)
 
 static void emit_leave(struct translation_state *t, struct insn *in)
 {
-    bt_flags_clobber(t, in->live_before);
+    stack_clobbers(t, in);
     struct operand top = check_top(t, in, RBP);
+    fault_point(t, in);
     put_sized(t, false, T2, top);
     put_lea(&t->e, t->bits == 64, HOST_RSP,
             (struct operand){
@@ -502,18 +540,20 @@ static void push_return(struct translation_state *t, const struct insn *in)
     if (t->bits == 32)
         next = (uint32_t)next;
     if (t->bits == 32 || (int64_t)next == (int32_t)next) {
+        fault_point(t, in);
         put_op(&t->e, t->bits == 64, 0xc7, 0, top);
         put32(&t->e, (uint32_t)next);
     } else {
         put_load_imm(&t->e, T2, next);
+        fault_point(t, in);
         put_sized(t, true, T2, top);
     }
-    put_sized(t, false, HOST_RSP, reg_operand(T0));
+    push_done(t, in);
 }
 
 static void emit_call(struct translation_state *t, struct insn *in)
 {
-    bt_flags_clobber(t, in->live_before);
+    stack_clobbers(t, in);
     push_return(t, in);
     bt_emit_exit(t, put_jump(&t->e), in->target);
 }
@@ -549,8 +589,9 @@ static void emit_jmp_indirect(struct translation_state *t, struct insn *in)
 {
     bt_flags_clobber(t, in->live_before);
     if (in->mem >= 0) {
-        unsigned reg = bt_address(t, in);
-        put_sized(t, false, T0, bt_check(t, in, reg, t->bits / 8, false, false));
+        struct operand mem = memory_operand(t, in, t->bits / 8, false);
+        fault_point(t, in);
+        put_sized(t, false, T0, mem);
     } else {
         put_sized(t, false, T0, reg_operand(source_value(t, in, T0)));
     }
@@ -563,7 +604,9 @@ static void emit_ret(struct translation_state *t, struct insn *in)
                          ? in->o[0].imm.value.u & 0xffff
                          : 0;
     bt_flags_clobber(t, in->live_before);
-    put_sized(t, false, T0, check_top(t, in, HOST_RSP));
+    struct operand top = check_top(t, in, HOST_RSP);
+    fault_point(t, in);
+    put_sized(t, false, T0, top);
     int delta = (int)(t->bits / 8 + extra);
     move_rsp(t, delta);
     put_indirect_jump(t, in, delta);
@@ -580,6 +623,8 @@ static void emit_callout(struct translation_state *t, struct insn *in)
 void bt_emit_insn(struct translation_state *t, struct insn *in)
 {
     t->cold_open = t->cold_count;
+    if (in->kind == INSN_SYSTEM || in->kind == INSN_CALLOUT)
+        t->t1_share = 0;
     switch (in->kind) {
     case INSN_NOP:
         return;

@@ -19,7 +19,7 @@
 static void clear_table(const struct bt *bt, struct l1_entry *table, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
-        table[i] = (struct l1_entry){bt->empty_tag, 0};
+        table[i] = (struct l1_entry){bt->empty_tag, bt->empty_tag};
 }
 
 static void clear_slots(struct bt *bt, unsigned context, bool write)
@@ -372,7 +372,7 @@ static struct jump_cache_entry *jump_cache_slot(struct bt *bt, uint64_t rip)
 }
 
 /* The block at vcpu.rip. NULL: let the interpreter run what is there. */
-static struct bt_block *find_block(struct vcpu *cpu)
+static struct bt_block *find_block(struct vcpu *cpu, bool plain)
 {
     struct bt *bt = cpu->bt;
     uint64_t rip = cpu->rip;
@@ -384,16 +384,16 @@ static struct bt_block *find_block(struct vcpu *cpu)
     struct bt_page *page = bt_page_get(cpu, rip, gpa);
     if (!page)
         return NULL;
-    struct bt_block *b = bt_block_find(bt, page, rip, bt->mode);
+    struct bt_block *b = bt_block_find(bt, page, rip, bt->mode, plain);
     if (!b)
-        b = bt_translate(cpu, page);
+        b = bt_translate(cpu, page, plain);
     if (!b)
         return NULL;
     bt->page_id[user][rip >> PAGE_SHIFT & (PAGE_ID_ENTRIES - 1)] = page->id;
     bt->low_kernel |= !user && !(rip >> 63);
     unsigned bit = code_page_bit(rip);
     bt->code_pages[bit / 64] |= UINT64_C(1) << bit % 64;
-    if (cpu->machine->bt_off & BT_OFF_JUMPS)
+    if (plain || cpu->machine->bt_off & BT_OFF_JUMPS)
         return b;
     *jump_cache_slot(bt, rip) = (struct jump_cache_entry){rip ^ bt->jump_key, b->entry_saved};
     return b;
@@ -422,7 +422,7 @@ static const void *next_code(struct vcpu *cpu)
     const struct jump_cache_entry *e = jump_cache_slot(bt, cpu->rip);
     if (e->key == (cpu->rip ^ bt->jump_key))
         return e->code;
-    const struct bt_block *b = find_block(cpu);
+    const struct bt_block *b = find_block(cpu, false);
     return b ? b->entry_saved : NULL;
 }
 
@@ -461,7 +461,7 @@ typedef uintptr_t enter_fn(const void *code);
 static void run_translated(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
-    struct bt_block *b = find_block(cpu);
+    struct bt_block *b = find_block(cpu, false);
     while (b) {
         flags_from_cpu(cpu);
         bt->stats.entries++;
@@ -488,7 +488,7 @@ static void run_translated(struct vcpu *cpu)
             set_jump_key(bt);
         }
         uint64_t evictions = bt->stats.evictions;
-        b = find_block(cpu);
+        b = find_block(cpu, exit && exit->plain);
         if (b && exit && bt->stats.evictions == evictions)
             bt_link(cpu, exit, b);
     }

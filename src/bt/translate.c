@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#define CODE_MAX (32u << 10) /* of one block, generously */
+#define CODE_MAX (48u << 10) /* of one block, generously */
 #define DATA_MAX (24u << 10)
 
 static bool is_branch_out(const struct insn *in)
@@ -71,6 +71,8 @@ static unsigned wanted_flags(const struct translation_state *t)
 {
     if (!t->insns[0].live_before)
         return 0;
+    if (t->share_count)
+        return FLAGS_SAVED;
     for (unsigned i = 0; i < t->count; i++) {
         const struct insn *in = &t->insns[i];
         if (in->access)
@@ -94,6 +96,7 @@ static void emit_entries(struct translation_state *t)
     b->entry_live = wanted == FLAGS_SAVED ? first : second;
     b->entry_saved = wanted == FLAGS_LIVE ? first : second;
     t->flags = wanted ? wanted : FLAGS_SAVED;
+    bt_emit_share_checks(t);
 }
 
 /* Can control come back here without an indirect branch? */
@@ -146,15 +149,12 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
     switch (c->kind) {
     case COLD_EXIT:
         c->exit->stub = e->at;
-        if (c->exit->crosses) { /* room for what bt_write_exit_stub() makes of it */
-            memset(e->at, 0xcc, 96);
-            bt_write_exit_stub(bt, c->exit);
-            e->at += 96;
-        } else {
-            put_load_imm(e, T1, (uint64_t)(uintptr_t)c->exit);
-            put_target(put_jump(e), c->exit->flags_live ? bt->exit_live : bt->exit_saved);
-        }
+        bt_write_exit_stub(bt, c->exit);
+        e->at += c->exit->crosses ? EXIT_STUB_LINKED : EXIT_STUB;
         break;
+    case COLD_SHARE:
+        bt_emit_cold_share(t, c);
+        return;
     case COLD_SLOW:
     case COLD_SLOT:
         bt_emit_cold_access(t, c);
@@ -190,7 +190,7 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
     }
 }
 
-struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page)
+struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain)
 {
     struct bt *bt = cpu->bt;
     struct translation_state *t = bt->scratch;
@@ -220,7 +220,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page)
     memcpy(bytes, host + start, len);
     decode(t, bytes, len);
     const struct insn *last = &t->insns[t->count - 1];
-    unsigned length = last->offset + last->z.length, exits = 1;
+    unsigned length = last->offset + last->z.length, exits = 2;
     for (unsigned i = 0; i < t->count; i++)
         exits += is_branch_out(&t->insns[i]);
     struct bt_block *b = t->block = bt_cache_data(bt, sizeof *b);
@@ -229,7 +229,10 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page)
     b->mode = bt->mode;
     b->length = (uint16_t)length;
     b->count = (uint16_t)t->count;
+    b->plain = plain;
     b->exits = bt_cache_data(bt, exits * sizeof *b->exits);
+    /* The first one is to the plain translation, if that is needed. */
+    b->exits[b->exit_count++] = (struct bt_exit){.from = b, .target = t->rip, .plain = true};
     b->bytes = memcpy(bt_cache_data(bt, length), bytes, length);
 
     t->e.at = code;
@@ -240,6 +243,8 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page)
     for (unsigned i = 0; i < t->count; i++)
         t->vectors = MAX(t->vectors, t->insns[i].vectors), b->x87 |= t->insns[i].x87;
     b->vectors = t->vectors;
+    t->t1_share = 0;
+    bt_find_shares(t);
     find_liveness(t);
     emit_entries(t);
     emit_body(t);

@@ -39,6 +39,8 @@ struct insn {
     bool straddles; /* goes on in the next page */
     bool may_fault; /* the host instruction may raise a signal */
     int8_t mem;     /* explicit memory operand, -1: none */
+    /* Guest registers whose shared check covers the operand, and the access to the stack. */
+    uint8_t shared_base, shared_stack;
     /* INSN_VECTOR: */
     uint8_t vectors; /* enum bt_vectors */
     uint8_t size;    /* of the memory operand */
@@ -60,16 +62,26 @@ struct cold {
         COLD_INDIRECT,
         COLD_CALLOUT,
         COLD_VECTORS,
-        COLD_X87
+        COLD_X87,
+        COLD_SHARE
     } kind;
     uint8_t *jump; /* displacement to fill in */
     struct bt_exit *exit;
     struct bt_site *site;
     uint8_t *retry, *next; /* where to go on with the instruction; behind it */
     uint64_t rip;
-    uint8_t slot;
+    uint8_t slot, share;
     uint8_t address; /* register with the linear address */
     bool flags_live; /* wanted so at `next` */
+};
+
+/* A range of addresses around a register that is checked once. */
+#define SHARES_MAX 3
+struct share {
+    uint8_t guest, slot;
+    bool write;
+    int32_t low; /* from the register's value at the block's start */
+    uint16_t length;
 };
 
 struct translation_state {
@@ -84,8 +96,11 @@ struct translation_state {
     uint8_t vectors; /* enum bt_vectors: what the block needs */
     bool vectors_checked, x87_checked;
     uint8_t base_slots[17]; /* by base register: the slot of accesses off it; 0: none yet */
+    struct share shares[SHARES_MAX];
+    unsigned share_count;
+    uint8_t t1_share; /* T1 holds the addend of this slot, plus one; 0: of none */
     unsigned fault_count;
-    struct bt_fault_point faults[BLOCK_INSNS];
+    struct bt_fault_point faults[BLOCK_INSNS * 2];
     unsigned count, cold_count;
     unsigned cold_open; /* the first cold of the instruction under way */
     struct insn insns[BLOCK_INSNS];
@@ -114,6 +129,20 @@ struct operand bt_check(struct translation_state *t, const struct insn *in, unsi
 /* What an access does when its check fails. Behind it comes what to do when the interpreter has
  * executed the instruction. */
 void bt_emit_cold_access(struct translation_state *t, const struct cold *c);
+
+/* Compare with a slot: the jump that is taken unless it is for the page of all `size` bytes; and
+ * load its addend to T1. */
+uint8_t *bt_put_slot_compare(struct translation_state *t, bool write, unsigned slot, unsigned reg,
+                             unsigned size);
+void bt_put_slot_addend(struct translation_state *t, bool write, unsigned slot);
+void bt_emit_cold_share(struct translation_state *t, const struct cold *c);
+
+/* share.c */
+void bt_find_shares(struct translation_state *t);
+const struct share *bt_share_of(const struct translation_state *t, unsigned guest);
+void bt_emit_share_checks(struct translation_state *t);
+/* The host operand at `disp` from a register whose range was checked. */
+struct operand bt_shared(struct translation_state *t, unsigned guest, int32_t disp);
 
 /* system.c */
 bool bt_classify_system(const struct translation_state *t, struct insn *in);
