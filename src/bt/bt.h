@@ -41,7 +41,8 @@ enum bt_mode {
     BT_AVX = 16,
     BT_AVX512 = 32,
     BT_X87 = 64,
-    BT_VALID = 128, /* translated code can run at all */
+    BT_SMAP = 128,  /* supervisor with SMAP on: AC matters */
+    BT_VALID = 256, /* translated code can run at all */
 };
 
 /* Optimizations that can be switched off: names in options.c. */
@@ -80,6 +81,7 @@ struct bt_exit {
     bool flags_live; /* flags are in EFLAGS */
     bool crosses;    /* into another page */
     bool plain;      /* to the plain translation of the same block */
+    uint16_t mode;   /* there */
 };
 
 /* An instruction that may call out of translated code. */
@@ -124,7 +126,7 @@ struct bt_block {
     uint16_t exit_count, fault_count;
     uint16_t length; /* bytes of guest code */
     uint16_t count;  /* instructions */
-    uint8_t mode;
+    uint16_t mode;
     uint8_t vectors; /* enum bt_vectors: what its instructions need */
     bool x87;
     bool plain; /* shares no checks */
@@ -176,7 +178,7 @@ struct bt {
     int64_t offset;     /* of this structure from struct vcpu */
     uint64_t empty_tag; /* of unused entries: random, not canonical */
     unsigned next_slot, next_share;
-    uint8_t mode;
+    uint16_t mode;
     bool has_xsave;
     bool l1_used[TLB_CONTEXTS];
     bool needs_interp; /* what is at vcpu.rip cannot be translated */
@@ -216,6 +218,12 @@ struct bt {
     struct translation_state *scratch; /* translate.c */
 };
 
+/* The first-level TLB that code of a mode uses. */
+static inline unsigned bt_context(uint16_t mode)
+{
+    return mode & BT_USER ? TLB_USER : mode & BT_AC ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
+}
+
 /* ---- cache.c ---- */
 
 int bt_cache_create(struct bt *bt, uint64_t size, struct tv_error *err);
@@ -232,7 +240,7 @@ static inline const uint8_t *bt_exec(const struct bt *bt, const uint8_t *write)
 /* The page of code at `linear`, which is mapped to `gpa` now. */
 struct bt_page *bt_page_get(struct vcpu *cpu, uint64_t linear, uint64_t gpa);
 struct bt_block *bt_block_find(struct bt *bt, const struct bt_page *page, uint64_t rip,
-                               uint8_t mode, bool plain);
+                               uint16_t mode, bool plain);
 void bt_block_add(struct bt *bt, struct bt_block *b);
 void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to);
 /* RAM page `index` was written: drop what no longer is what was translated. */

@@ -94,14 +94,14 @@ struct bt_page *bt_page_get(struct vcpu *cpu, uint64_t linear, uint64_t gpa)
 /* ---- Blocks ---- */
 
 static struct bt_block **block_slot(struct bt *bt, const struct bt_page *page, uint64_t rip,
-                                    uint8_t mode)
+                                    uint16_t mode)
 {
-    uint64_t h = (page->id ^ rip << 20 ^ (uint64_t)mode << 56) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t h = (page->id ^ rip << 20 ^ (uint64_t)mode << 50) * UINT64_C(0x9e3779b97f4a7c15);
     return &bt->hash[h >> 48 & (BLOCK_HASH - 1)];
 }
 
 struct bt_block *bt_block_find(struct bt *bt, const struct bt_page *page, uint64_t rip,
-                               uint8_t mode, bool plain)
+                               uint16_t mode, bool plain)
 {
     for (struct bt_block *b = *block_slot(bt, page, rip, mode); b; b = b->hash_next)
         if (b->rip == rip && b->page == page && b->mode == mode && b->plain == plain)
@@ -138,7 +138,7 @@ void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to)
 {
     struct bt *bt = cpu->bt;
     if (cpu->machine->bt_off & BT_OFF_LINKS || exit->from->dead || to->dead ||
-        exit->from->mode != to->mode)
+        exit->mode != to->mode)
         return;
     if (exit->to == to)
         return; /* its page was not mapped there, for a while */

@@ -359,7 +359,7 @@ void bt_classify(struct translation_state *t, struct insn *in)
                      in->kind == INSN_CALL || in->kind == INSN_CALL_INDIRECT ||
                      in->kind == INSN_RET || in->kind == INSN_JMP_INDIRECT;
         in->access = (in->mem >= 0 && in->kind != INSN_LEA) || stack || in->may_fault ||
-                     in->kind == INSN_SYSTEM;
+                     in->kind == INSN_SYSTEM || in->kind == INSN_ACCESS_CHECK;
         if (in->pushes)
             in->reads = FLAGS_ALL;
         return;

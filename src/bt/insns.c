@@ -500,6 +500,7 @@ void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target)
     *exit = (struct bt_exit){.from = b,
                              .target = target,
                              .jump = jump,
+                             .mode = b->mode,
                              .flags_live = !(t->flags & FLAGS_SAVED),
                              .crosses = (target ^ b->rip) & PAGE_MASK};
     t->colds[t->cold_count++] = (struct cold){.kind = COLD_EXIT, .jump = jump, .exit = exit};
@@ -513,6 +514,11 @@ static void put_indirect_jump(struct translation_state *t, const struct insn *in
     struct bt_site *site = bt_site_new(t, in);
     site->undo = undo;
     site->ends = true;
+    if (t->block->mode & BT_AC) { /* keys of the jump cache do not follow STAC and CLAC */
+        t->colds[t->cold_count++] =
+            (struct cold){.kind = COLD_INDIRECT, .jump = put_jump(e), .site = site};
+        return;
+    }
     put_op(e, false, 0x83, ALU_CMP, gs_operand(VCPU_AT(attention)));
     put8(e, 0);
     uint8_t *attention = put_jcc(e, CC_NE);
@@ -612,6 +618,20 @@ static void emit_ret(struct translation_state *t, struct insn *in)
     put_indirect_jump(t, in, delta);
 }
 
+/* STAC and CLAC: go on in the code for the other setting. What the interpreter has computed from the
+ * flag is brought up to date when it is next needed. */
+static void emit_access_check(struct translation_state *t, struct insn *in)
+{
+    bool sets = in->z.mnemonic == ZYDIS_MNEMONIC_STAC;
+    bt_flags_clobber(t, in->live_before);
+    put_op(&t->e, false, 0x81, sets ? ALU_OR : ALU_AND, gs_operand(VCPU_AT(rflags)));
+    put32(&t->e, sets ? FLAG_AC : ~FLAG_AC);
+    uint64_t next = t->rip + in->offset + in->z.length;
+    bt_emit_exit(t, put_jump(&t->e), t->bits == 32 ? (uint32_t)next : next);
+    struct bt_exit *exit = &t->block->exits[t->block->exit_count - 1];
+    exit->mode = (uint16_t)(sets ? exit->mode | BT_AC : exit->mode & ~BT_AC);
+}
+
 static void emit_callout(struct translation_state *t, struct insn *in)
 {
     bt_flags_clobber(t, in->live_before);
@@ -630,6 +650,9 @@ void bt_emit_insn(struct translation_state *t, struct insn *in)
         return;
     case INSN_GENERIC:
         emit_generic(t, in);
+        break;
+    case INSN_ACCESS_CHECK:
+        emit_access_check(t, in);
         break;
     case INSN_SYSTEM:
         bt_emit_system(t, in);

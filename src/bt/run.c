@@ -225,7 +225,7 @@ static uint8_t units(const struct vcpu *cpu)
 }
 
 /* The mode to translate for; 0: the interpreter runs this. */
-static uint8_t current_mode(const struct vcpu *cpu)
+static uint16_t current_mode(const struct vcpu *cpu)
 {
     const struct interp *in = cpu->interp;
     if (in->align_check || in->mode.bits == 16 || in->mode.stack_bits != in->mode.bits)
@@ -233,12 +233,33 @@ static uint8_t current_mode(const struct vcpu *cpu)
     if (in->mode.bits == 32 &&
         (!in->flat || cpu->seg[CS].base || cpu->seg[CS].limit != 0xffffffff || !cpu_protected(cpu)))
         return 0;
-    uint8_t mode = in->mode.bits == 64 ? BT_64 : 0;
+    uint16_t mode = in->mode.bits == 64 ? BT_64 : 0;
     if (cpu->cpl == 3)
         mode |= BT_USER;
     if (in->context == TLB_SUPERVISOR_AC)
         mode |= BT_AC;
+    if (cpu->cpl != 3 && (cpu->cr4 & CR4_SMAP))
+        mode |= BT_SMAP;
     return mode | units(cpu) | BT_VALID;
+}
+
+static void set_mode(struct bt *bt, uint16_t mode)
+{
+    mode &= (uint16_t)~BT_VALID;
+    if (bt->mode == mode && bt->jump_key)
+        return;
+    bt->mode = mode;
+    set_jump_key(bt);
+}
+
+/* Translated STAC and CLAC change nothing but the flag. */
+static void sync_mode(struct vcpu *cpu)
+{
+    if (cpu->cpl == 3 || !(cpu->cr4 & CR4_SMAP) ||
+        !(cpu->rflags & FLAG_AC) == (cpu->interp->context != TLB_SUPERVISOR_AC))
+        return;
+    interp_mode_changed(cpu);
+    set_mode(cpu->bt, current_mode(cpu));
 }
 
 /* ---- Call-outs ---- */
@@ -329,6 +350,7 @@ static int do_callout(struct vcpu *cpu, struct bt_site *site)
     cpu->bt->stats.callouts++;
     cpu->bt->stats.by_mnemonic[site->mnemonic]++;
     save_vectors(cpu->bt);
+    sync_mode(cpu);
     int result = run_op(cpu, site);
     load_vectors(cpu->bt, site, result);
     return result == GO_DONE ? GO_ON : result;
@@ -341,6 +363,7 @@ int bt_slow(struct vcpu *cpu, struct bt_site *site)
     uint64_t linear = bt->linear;
     int result = GO_RETRY;
     save_vectors(bt);
+    sync_mode(cpu);
     uint8_t *host = (linear & ~PAGE_MASK) + site->size > PAGE_SIZE
                         ? NULL
                         : interp_tlb_host(cpu, linear, site->write);
@@ -412,13 +435,10 @@ static bool interp_must_run(const struct vcpu *cpu)
 static const void *next_code(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
-    uint8_t mode = current_mode(cpu);
+    uint16_t mode = current_mode(cpu);
     if (!mode || interp_must_run(cpu))
         return NULL;
-    if (bt->mode != (uint8_t)(mode & ~BT_VALID)) {
-        bt->mode = (uint8_t)(mode & ~BT_VALID);
-        set_jump_key(bt);
-    }
+    set_mode(bt, mode);
     const struct jump_cache_entry *e = jump_cache_slot(bt, cpu->rip);
     if (e->key == (cpu->rip ^ bt->jump_key))
         return e->code;
@@ -431,6 +451,7 @@ static const void *do_callout_end(struct vcpu *cpu, struct bt_site *site)
     if (site->straddles) {
         cpu->bt->stats.straddlers++;
         save_vectors(cpu->bt);
+        sync_mode(cpu);
         cpu->rip = site->block->rip;
         flags_to_cpu(cpu);
         interp_run_block(cpu);
@@ -468,6 +489,7 @@ static void run_translated(struct vcpu *cpu)
         uintptr_t out = ((enter_fn *)(uintptr_t)bt->enter)(b->entry_saved);
         atomic_store_explicit(&bt->in_code, false, memory_order_release);
         save_vectors(bt);
+        sync_mode(cpu);
         flags_to_cpu(cpu);
         struct bt_exit *exit = NULL;
         if (out & 1) {
@@ -480,13 +502,10 @@ static void run_translated(struct vcpu *cpu)
         }
         if (interp_must_run(cpu))
             return;
-        uint8_t mode = current_mode(cpu);
+        uint16_t mode = current_mode(cpu);
         if (!mode)
             return;
-        if ((mode & ~BT_VALID) != bt->mode) {
-            bt->mode = (uint8_t)(mode & ~BT_VALID);
-            set_jump_key(bt);
-        }
+        set_mode(bt, mode);
         uint64_t evictions = bt->stats.evictions;
         b = find_block(cpu, exit && exit->plain);
         if (b && exit && bt->stats.evictions == evictions)
@@ -515,10 +534,9 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
             atomic_fetch_and(&cpu->attention, ~(uint32_t)ATT_CODE);
             take_written(cpu);
         }
-        uint8_t mode = current_mode(cpu);
+        uint16_t mode = current_mode(cpu);
         if (mode && !interp_must_run(cpu)) {
-            bt->mode = (uint8_t)(mode & ~BT_VALID);
-            set_jump_key(bt);
+            set_mode(bt, mode);
             bt->needs_interp = false;
             run_translated(cpu);
             if (!bt->needs_interp)

@@ -13,6 +13,19 @@ bool bt_classify_system(const struct translation_state *t, struct insn *in)
     case ZYDIS_MNEMONIC_STI:
     case ZYDIS_MNEMONIC_RDTSC:
         break;
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
+        if (!(t->bt->mode & BT_SMAP))
+            return false;
+        in->kind = INSN_ACCESS_CHECK;
+        in->ends = true;
+        in->target = t->rip + in->offset + in->z.length;
+        return true;
+    case ZYDIS_MNEMONIC_PAUSE:
+        if (t->cpu->machine->vcpu_count > 1 || in->z.raw.rex.B)
+            return false;
+        in->kind = INSN_NOP;
+        return true;
     case ZYDIS_MNEMONIC_SWAPGS:
         if (!wide)
             return false;

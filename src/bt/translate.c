@@ -8,7 +8,8 @@
 
 static bool is_branch_out(const struct insn *in)
 {
-    return in->kind == INSN_JCC || in->kind == INSN_JMP || in->kind == INSN_CALL;
+    return in->kind == INSN_JCC || in->kind == INSN_JMP || in->kind == INSN_CALL ||
+           in->kind == INSN_ACCESS_CHECK;
 }
 
 /* Decode from `bytes` until the block ends. */
@@ -213,7 +214,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     t->bt = bt;
     t->rip = cpu->rip;
     t->bits = bt->mode & BT_64 ? 64 : 32;
-    t->context = cpu->interp->context;
+    t->context = bt_context(bt->mode);
     t->cold_count = 0;
     /* A copy: another processor may write while we look. */
     uint8_t bytes[BLOCK_INSNS * 15];
@@ -232,7 +233,8 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     b->plain = plain;
     b->exits = bt_cache_data(bt, exits * sizeof *b->exits);
     /* The first one is to the plain translation, if that is needed. */
-    b->exits[b->exit_count++] = (struct bt_exit){.from = b, .target = t->rip, .plain = true};
+    b->exits[b->exit_count++] = (struct bt_exit){
+        .from = b, .target = t->rip, .plain = true, .mode = bt->mode};
     b->bytes = memcpy(bt_cache_data(bt, length), bytes, length);
 
     t->e.at = code;

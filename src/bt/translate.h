@@ -11,6 +11,7 @@ enum insn_kind {
     INSN_GENERIC, /* the same instruction on host registers and memory */
     INSN_VECTOR,
     INSN_SYSTEM,
+    INSN_ACCESS_CHECK, /* STAC, CLAC */
     INSN_LEA,
     INSN_PUSH,
     INSN_POP,
