@@ -47,12 +47,13 @@ enum bt_mode {
 
 /* Optimizations that can be switched off: names in options.c. */
 enum bt_option {
-    BT_OFF_FLAGS = 1,   /* flags that nobody reads are not kept for faults */
-    BT_OFF_LINKS = 2,   /* blocks jump to each other */
-    BT_OFF_JUMPS = 4,   /* indirect branches look up their target inline */
-    BT_OFF_BLOCKS = 8,  /* blocks of more than one instruction */
-    BT_OFF_INLINE = 16, /* instructions other than call-outs */
-    BT_OFF_SHARE = 32,  /* accesses that share a check */
+    BT_OFF_FLAGS = 1,    /* flags that nobody reads are not kept for faults */
+    BT_OFF_LINKS = 2,    /* blocks jump to each other */
+    BT_OFF_JUMPS = 4,    /* indirect branches look up their target inline */
+    BT_OFF_BLOCKS = 8,   /* blocks of more than one instruction */
+    BT_OFF_INLINE = 16,  /* instructions other than call-outs */
+    BT_OFF_SHARE = 32,   /* accesses that share a check */
+    BT_OFF_RETURNS = 64, /* RET as the host's RET */
 };
 
 /* Which vector registers are live in the host's: the first 16's low halves; all of the first 16;
@@ -149,9 +150,12 @@ struct bt_stats {
 
 struct bt {
     /* Used by translated code. */
-    uint64_t flags; /* guest flags as LAHF and SETO AL leave them in AX */
-    uint64_t host_rsp;
-    uint64_t linear; /* of the access that missed */
+    uint64_t flags;    /* guest flags as LAHF and SETO AL leave them in AX */
+    uint64_t host_rsp; /* C's stack; translated code has one of its own, for guest CALL and RET */
+    uint64_t code_rsp; /* of that stack, while C runs */
+    uint64_t code_top; /* of it: holds the address of code that looks up returns */
+    uint32_t ret_site; /* last RET: its site's offset in `data` */
+    uint64_t linear;   /* of the access that missed */
     uint64_t jump_key;
     uint64_t target; /* of an indirect call, while its return address is pushed */
     struct vcpu *cpu;
@@ -194,6 +198,7 @@ struct bt {
     uint32_t next_id;
 
     _Alignas(64) uint8_t x87_area[576]; /* XSAVE's */
+    uint8_t *code_stack, *signal_stack; /* lowest address; a guard page below the first */
     uint8_t *write, *exec;              /* two mappings of the cache */
     uint64_t segment_code;
     uint8_t *data;
@@ -202,8 +207,8 @@ struct bt {
     unsigned segment_count;
     struct bt_segment segments[SEGMENTS_MAX];
     void (*vectors_save)(void), (*vectors_load[4])(void); /* by enum bt_vectors */
-    const uint8_t *enter, *exit_live, *exit_saved, *slow_stub, *x87_stub, *callout_stub,
-        *callout_end_stub, *fault_stub;
+    const uint8_t *enter, *exit_live, *exit_saved, *lookup_stub, *slow_stub, *x87_stub,
+        *callout_stub, *callout_end_stub, *fault_stub;
     uint64_t code_start; /* behind the stubs, in segment 0 */
 
     struct bt_block *hash[BLOCK_HASH];
@@ -263,6 +268,17 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
 
 /* ---- fault.c ---- */
 
+/* The stack of translated code, and one for signals that are raised on it. */
+int bt_stacks_create(struct bt *bt, struct tv_error *err);
+void bt_stacks_free(struct bt *bt);
+/* On the vCPU's thread, before translated code runs. */
+void bt_stacks_enter(struct bt *bt);
+/* Return addresses on the stack may no longer be good: the next RETs look theirs up. */
+static inline void bt_forget_returns(struct bt *bt)
+{
+    bt->code_rsp = bt->code_top;
+}
+
 bool bt_on_signal(int number, void *ucontext);
 
 /* ---- fill.c: compiled so that vector registers stay untouched ---- */
@@ -275,6 +291,10 @@ void bt_x87_load(struct vcpu *cpu);
 void bt_x87_save(struct vcpu *cpu);
 
 /* ---- run.c ---- */
+
+/* What translated code leaves with: a struct bt_exit, or a struct bt_site with BT_OUT_INDIRECT set
+ * after an indirect branch to vcpu.rip, or BT_OUT_RETURN after the RET of bt.ret_site; or 0. */
+enum { BT_OUT_INDIRECT = 1, BT_OUT_RETURN = 2 };
 
 enum { GO_RETRY = 0, GO_ON = 0, GO_DONE = 1, GO_LEAVE = 2 };
 int bt_slow(struct vcpu *cpu, struct bt_site *site);

@@ -227,6 +227,7 @@ static void empty_segment(struct vcpu *cpu, unsigned n)
             }
         }
         forget_jumps(bt);
+        bt_forget_returns(bt);
         bt->stats.evictions++;
     }
     *s = (struct bt_segment){.code_used = n ? 0 : (uint32_t)bt->code_start};

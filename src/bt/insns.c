@@ -506,22 +506,8 @@ void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target)
     t->colds[t->cold_count++] = (struct cold){.kind = COLD_EXIT, .jump = jump, .exit = exit};
 }
 
-/* Jump to the address in T0, whose flags are saved: through the jump cache. */
-static void put_indirect_jump(struct translation_state *t, const struct insn *in, int undo)
+uint8_t *bt_put_jump_lookup(struct emit *e, const struct bt *bt)
 {
-    struct emit *e = &t->e;
-    struct bt *bt = t->bt;
-    struct bt_site *site = bt_site_new(t, in);
-    site->undo = undo;
-    site->ends = true;
-    if (t->block->mode & BT_AC) { /* keys of the jump cache do not follow STAC and CLAC */
-        t->colds[t->cold_count++] =
-            (struct cold){.kind = COLD_INDIRECT, .jump = put_jump(e), .site = site};
-        return;
-    }
-    put_op(e, false, 0x83, ALU_CMP, gs_operand(VCPU_AT(attention)));
-    put8(e, 0);
-    uint8_t *attention = put_jcc(e, CC_NE);
     put_op(e, false, 0x8b, T1, reg_operand(T0));
     put_op(e, false, 0xc1, 5, reg_operand(T1)); /* SHR */
     put8(e, 12);
@@ -532,11 +518,64 @@ static void put_indirect_jump(struct translation_state *t, const struct insn *in
     put_move(e, T2, T0);
     put_alu(e, ALU_XOR, T2, gs_operand(BT_AT(bt, jump_key)));
     put_alu(e, ALU_CMP, T2, gs_base_operand(T1, BT_AT(bt, jumps)));
-    uint8_t *miss = put_jcc(e, CC_NE);
-    put_op(e, false, 0xff, 4, gs_base_operand(T1, BT_AT(bt, jumps) + 8));
+    return put_jcc(e, CC_NE);
+}
+
+static bool host_returns(const struct translation_state *t)
+{
+    return !(t->cpu->machine->bt_off & BT_OFF_RETURNS) && !(t->block->mode & BT_AC);
+}
+
+static struct bt_site *branch_site(struct translation_state *t, const struct insn *in, int undo)
+{
+    struct bt_site *site = bt_site_new(t, in);
+    site->undo = undo;
+    site->ends = true;
+    return site;
+}
+
+static void put_attention(struct translation_state *t, struct bt_site *site)
+{
+    put_op(&t->e, false, 0x83, ALU_CMP, gs_operand(VCPU_AT(attention)));
+    put8(&t->e, 0);
     t->colds[t->cold_count++] =
-        (struct cold){.kind = COLD_INDIRECT, .jump = attention, .site = site};
+        (struct cold){.kind = COLD_INDIRECT, .jump = put_jcc(&t->e, CC_NE), .site = site};
+}
+
+/* Jump to or call the address in T0, with flags saved: through the jump cache. */
+static void put_indirect_jump(struct translation_state *t, const struct insn *in, int undo,
+                              bool call)
+{
+    struct emit *e = &t->e;
+    struct bt *bt = t->bt;
+    struct bt_site *site = branch_site(t, in, undo);
+    if (t->block->mode & BT_AC) { /* keys of the jump cache do not follow STAC and CLAC */
+        t->colds[t->cold_count++] =
+            (struct cold){.kind = COLD_INDIRECT, .jump = put_jump(e), .site = site};
+        return;
+    }
+    put_attention(t, site);
+    uint8_t *miss = bt_put_jump_lookup(e, bt);
+    put_op(e, false, 0xff, call ? 2 : 4, gs_base_operand(T1, BT_AT(bt, jumps) + 8));
     t->colds[t->cold_count++] = (struct cold){.kind = COLD_INDIRECT, .jump = miss, .site = site};
+}
+
+/* Where the host's RET comes back to after a call, with the address that the guest's RET popped in
+ * T0: not always the one that belongs here. */
+static void put_landing(struct translation_state *t, const struct insn *in)
+{
+    uint64_t next = t->rip + in->offset + in->z.length;
+    if (t->bits == 32)
+        next = (uint32_t)next;
+    if ((int64_t)next == (int32_t)next) {
+        put_alu_imm(&t->e, true, ALU_CMP, reg_operand(T0), (int32_t)next);
+    } else {
+        put_load_imm(&t->e, T1, next);
+        put_alu(&t->e, ALU_CMP, T0, reg_operand(T1));
+    }
+    put_target(put_jcc(&t->e, CC_NE), t->bt->lookup_stub);
+    t->flags = FLAGS_SAVED;
+    bt_emit_exit(t, put_jump(&t->e), next);
 }
 
 static void push_return(struct translation_state *t, const struct insn *in)
@@ -561,7 +600,10 @@ static void emit_call(struct translation_state *t, struct insn *in)
 {
     stack_clobbers(t, in);
     push_return(t, in);
-    bt_emit_exit(t, put_jump(&t->e), in->target);
+    bool returns = host_returns(t);
+    bt_emit_exit(t, returns ? put_call(&t->e) : put_jump(&t->e), in->target);
+    if (returns)
+        put_landing(t, in);
 }
 
 /* The call faults before it pushes anything. */
@@ -588,7 +630,10 @@ static void emit_call_indirect(struct translation_state *t, struct insn *in)
         check_canonical(t, in);
     push_return(t, in);
     put_op(&t->e, t->bits == 64, 0x8b, T0, gs_operand(BT_AT(t->bt, target)));
-    put_indirect_jump(t, in, -(int)t->bits / 8);
+    bool returns = host_returns(t);
+    put_indirect_jump(t, in, -(int)t->bits / 8, returns);
+    if (returns)
+        put_landing(t, in);
 }
 
 static void emit_jmp_indirect(struct translation_state *t, struct insn *in)
@@ -601,7 +646,7 @@ static void emit_jmp_indirect(struct translation_state *t, struct insn *in)
     } else {
         put_sized(t, false, T0, reg_operand(source_value(t, in, T0)));
     }
-    put_indirect_jump(t, in, 0);
+    put_indirect_jump(t, in, 0, false);
 }
 
 static void emit_ret(struct translation_state *t, struct insn *in)
@@ -615,11 +660,19 @@ static void emit_ret(struct translation_state *t, struct insn *in)
     put_sized(t, false, T0, top);
     int delta = (int)(t->bits / 8 + extra);
     move_rsp(t, delta);
-    put_indirect_jump(t, in, delta);
+    if (!host_returns(t)) {
+        put_indirect_jump(t, in, delta, false);
+        return;
+    }
+    struct bt_site *site = branch_site(t, in, delta);
+    put_op(&t->e, false, 0xc7, 0, gs_operand(BT_AT(t->bt, ret_site)));
+    put32(&t->e, (uint32_t)((uint8_t *)site - t->bt->data));
+    put_attention(t, site);
+    put8(&t->e, 0xc3);
 }
 
-/* STAC and CLAC: go on in the code for the other setting. What the interpreter has computed from the
- * flag is brought up to date when it is next needed. */
+/* STAC and CLAC: go on in the code for the other setting. What the interpreter has computed from
+ * the flag is brought up to date when it is next needed. */
 static void emit_access_check(struct translation_state *t, struct insn *in)
 {
     bool sets = in->z.mnemonic == ZYDIS_MNEMONIC_STAC;
@@ -636,7 +689,10 @@ static void emit_callout(struct translation_state *t, struct insn *in)
 {
     bt_flags_clobber(t, in->live_before);
     put_load_imm(&t->e, T1, (uint64_t)(uintptr_t)bt_site_new(t, in));
-    put_target(put_call(&t->e), in->ends ? t->bt->callout_end_stub : t->bt->callout_stub);
+    if (in->ends)
+        put_target(put_jump(&t->e), t->bt->callout_end_stub);
+    else
+        put_target(put_call(&t->e), t->bt->callout_stub);
     t->flags = FLAGS_SAVED;
 }
 

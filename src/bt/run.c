@@ -58,6 +58,7 @@ static void forget_jumps(struct bt *bt, bool user)
         bt->jump_gen[user] = 1;
     }
     set_jump_key(bt);
+    bt_forget_returns(bt);
     memset(bt->page_id[user], 0, sizeof bt->page_id[user]);
 }
 
@@ -250,6 +251,7 @@ static void set_mode(struct bt *bt, uint16_t mode)
         return;
     bt->mode = mode;
     set_jump_key(bt);
+    bt_forget_returns(bt); /* they lead to code for the other mode */
 }
 
 /* Translated STAC and CLAC change nothing but the flag. */
@@ -492,9 +494,11 @@ static void run_translated(struct vcpu *cpu)
         sync_mode(cpu);
         flags_to_cpu(cpu);
         struct bt_exit *exit = NULL;
-        if (out & 1) {
+        if (out & (BT_OUT_INDIRECT | BT_OUT_RETURN)) {
+            const void *site = out & BT_OUT_RETURN ? bt->data + bt->ret_site
+                                                   : (const uint8_t *)(out - BT_OUT_INDIRECT);
             bt->stats.jump_misses++;
-            if (undo_branch(cpu, (const struct bt_site *)(out - 1)))
+            if (undo_branch(cpu, site))
                 break;
         } else if (out) {
             exit = (struct bt_exit *)out;
@@ -522,6 +526,7 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
     running = cpu;
     bt_set_gs_base(cpu);
     thunks_set_handler(bt_on_signal);
+    bt_stacks_enter(bt);
     set_tsc_delta(cpu); /* the clock may have been stopped */
     interp_begin(cpu);
     if (setjmp(in->head.unwind)) {
@@ -581,6 +586,7 @@ static void bt_vcpu_fini(struct vcpu *cpu)
     struct bt *bt = cpu->bt;
     if (bt) {
         bt_cache_free(bt);
+        bt_stacks_free(bt);
         free(bt->scratch);
         pthread_mutex_destroy(&bt->written_lock);
         cpu->bt = NULL;
@@ -616,7 +622,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)
         clear_l1(bt, c);
     uint64_t size = cpu->machine->tcache ? cpu->machine->tcache : BT_TCACHE_DEFAULT;
-    if (bt_cache_create(bt, size, err) < 0) {
+    if (bt_stacks_create(bt, err) < 0 || bt_cache_create(bt, size, err) < 0) {
         cpu->bt = bt;
         bt_vcpu_fini(cpu);
         return -1;

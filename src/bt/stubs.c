@@ -28,6 +28,17 @@ static void put_set_in_code(struct emit *e, struct bt *bt, bool in)
     put8(e, in);
 }
 
+/* Call a C function of the vCPU and what RSI has, on C's stack. */
+static void put_call_c(struct emit *e, struct bt *bt, int64_t function)
+{
+    put_set_in_code(e, bt, false);
+    put_store(e, RSP, gs_operand(BT_AT(bt, code_rsp)));
+    put_load(e, RSP, gs_operand(BT_AT(bt, host_rsp)));
+    put_load(e, RDI, gs_operand(BT_AT(bt, cpu)));
+    put_op(e, false, 0xff, 2, gs_operand(function)); /* CALL */
+    put_load(e, RSP, gs_operand(BT_AT(bt, code_rsp)));
+}
+
 /* Say that translated code runs again, and do what others asked for in the meantime. */
 static void put_reenter(struct emit *e, struct bt *bt)
 {
@@ -35,28 +46,12 @@ static void put_reenter(struct emit *e, struct bt *bt)
     put_set_in_code(e, bt, true);
     put_op(e, false, 0x80, ALU_CMP, gs_operand(BT_AT(bt, purge)));
     put8(e, 0);
-    put8(e, 0x74); /* JE over the call */
-    uint8_t *none = e->at;
-    put8(e, 0);
-    put_set_in_code(e, bt, false);
+    uint8_t *none = put_jcc(e, CC_E);
     put_push(e, RAX, false);
-    put_load(e, RDI, gs_operand(BT_AT(bt, cpu)));
-    put_op(e, false, 0xff, 2, gs_operand(BT_AT(bt, purge_writes)));
+    put_call_c(e, bt, BT_AT(bt, purge_writes));
     put_push(e, RAX, true);
     put_target(put_jump(e), again);
-    *none = (uint8_t)(e->at - (none + 1));
-}
-
-/* Call into C with vcpu and T1. The guest's registers are in struct vcpu: RBX is free. */
-static void put_call_c(struct emit *e, struct bt *bt, int64_t function)
-{
-    put_set_in_code(e, bt, false);
-    put_move(e, RBX, RSP);
-    put_alu_imm(e, true, ALU_AND, reg_operand(RSP), -16);
-    put_load(e, RDI, gs_operand(BT_AT(bt, cpu)));
-    put_move(e, RSI, T1);
-    put_op(e, false, 0xff, 2, gs_operand(function)); /* CALL */
-    put_move(e, RSP, RBX);
+    put_target(none, e->at);
 }
 
 static const uint8_t saved[] = {RBX, RBP, R12, R13, R14, R15};
@@ -69,6 +64,7 @@ static void put_enter(struct emit *e, struct bt *bt)
         put_push(e, saved[i], false);
     put_alu_imm(e, true, ALU_SUB, reg_operand(RSP), 8);
     put_store(e, RSP, gs_operand(BT_AT(bt, host_rsp)));
+    put_load(e, RSP, gs_operand(BT_AT(bt, code_top)));
     put_push(e, RDI, false);
     put_reenter(e, bt);
     put_push(e, T1, true);
@@ -96,7 +92,10 @@ static void put_leave_zero(struct emit *e, struct bt *bt)
 static void put_callout(struct emit *e, struct bt *bt)
 {
     put_guest_registers(e, true);
+    put_move(e, RSI, T1);
+    put_move(e, RBX, RSP); /* our return address stays, whatever is forgotten */
     put_call_c(e, bt, BT_AT(bt, callout));
+    put_move(e, RSP, RBX);
     put_alu_imm(e, false, ALU_CMP, reg_operand(RAX), GO_DONE);
     uint8_t *leaves = put_jcc(e, CC_A);
     put_reenter(e, bt);
@@ -106,22 +105,39 @@ static void put_callout(struct emit *e, struct bt *bt)
     put_leave_zero(e, bt);
 }
 
-/* The same for an instruction that ends its block: goes on where C says, or leaves. */
+/* Jumped to, for an instruction that ends its block: goes on where C says, or leaves. */
 static void put_callout_end(struct emit *e, struct bt *bt)
 {
-    put_alu_imm(e, true, ALU_ADD, reg_operand(RSP), 8);
     put_guest_registers(e, true);
+    put_move(e, RSI, T1);
     put_call_c(e, bt, BT_AT(bt, callout_end));
     put_op(e, true, 0x85, RAX, reg_operand(RAX)); /* TEST */
     uint8_t *leaves = put_jcc(e, CC_E);
     put_store(e, RAX, gs_operand(BT_AT(bt, target)));
-    put_push(e, RAX, false); /* for the stack to be as put_reenter() wants it */
     put_reenter(e, bt);
-    put_push(e, RAX, true);
     put_guest_registers(e, false);
     put_op(e, false, 0xff, 4, gs_operand(BT_AT(bt, target))); /* JMP */
     put_target(leaves, e->at);
     put_leave(e, bt);
+}
+
+/*
+ * Where RET goes when nothing is left on the stack: the address that says so goes back there. And
+ * the lookup of an address in T0, with flags saved.
+ */
+static void put_lookups(struct emit *e, struct bt *bt)
+{
+    uint8_t *bottom = e->at;
+    put_lea(e, true, RSP,
+            (struct operand){.kind = AT_MEM, .base = RSP, .index = NO_REG, .disp = -8});
+    bt->lookup_stub = e->at;
+    uint8_t *miss = bt_put_jump_lookup(e, bt);
+    put_op(e, false, 0xff, 4, gs_base_operand(T1, BT_AT(bt, jumps) + 8));
+    put_target(miss, e->at);
+    put_store(e, T0, gs_operand(VCPU_AT(rip)));
+    put_load_imm(e, T1, BT_OUT_RETURN);
+    put_target(put_jump(e), bt->exit_saved);
+    *(uint64_t *)(uintptr_t)bt->code_top = (uintptr_t)bt_exec(bt, bottom);
 }
 
 /* Called with the site in T1 and the linear address in bt.linear. Returns with that in T0 after a
@@ -129,7 +145,10 @@ static void put_callout_end(struct emit *e, struct bt *bt)
 static void put_slow(struct emit *e, struct bt *bt)
 {
     put_guest_registers(e, true);
+    put_move(e, RSI, T1);
+    put_move(e, RBX, RSP);
     put_call_c(e, bt, BT_AT(bt, slow));
+    put_move(e, RSP, RBX);
     put_alu_imm(e, false, ALU_CMP, reg_operand(RAX), GO_DONE);
     uint8_t *leaves = put_jcc(e, CC_A);
     uint8_t *retries = put_jcc(e, CC_NE);
@@ -272,6 +291,7 @@ void bt_make_stubs(struct bt *bt)
     put_callout(&e, bt);
     bt->callout_end_stub = e.at;
     put_callout_end(&e, bt);
+    put_lookups(&e, bt);
     bt->x87_stub = e.at;
     put_guest_registers(&e, true);
     put_call_c(&e, bt, BT_AT(bt, load_x87));

@@ -175,7 +175,7 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
         break;
     case COLD_CALLOUT: /* does not return: the instruction ends the block */
         put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
-        put_target(put_call(e), bt->callout_end_stub);
+        put_target(put_jump(e), bt->callout_end_stub);
         break;
     case COLD_ATTENTION:
         put_load_imm(e, T1, c->rip);
@@ -185,7 +185,7 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
         break;
     case COLD_INDIRECT:
         put_store(e, T0, gs_operand(VCPU_AT(rip)));
-        put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site | 1);
+        put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site | BT_OUT_INDIRECT);
         put_target(put_jump(e), bt->exit_saved);
         break;
     }
@@ -224,6 +224,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     unsigned length = last->offset + last->z.length, exits = 2;
     for (unsigned i = 0; i < t->count; i++)
         exits += is_branch_out(&t->insns[i]);
+    exits += last->kind == INSN_CALL || last->kind == INSN_CALL_INDIRECT; /* the return */
     struct bt_block *b = t->block = bt_cache_data(bt, sizeof *b);
     b->page = page;
     b->rip = t->rip;
@@ -233,8 +234,8 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     b->plain = plain;
     b->exits = bt_cache_data(bt, exits * sizeof *b->exits);
     /* The first one is to the plain translation, if that is needed. */
-    b->exits[b->exit_count++] = (struct bt_exit){
-        .from = b, .target = t->rip, .plain = true, .mode = bt->mode};
+    b->exits[b->exit_count++] =
+        (struct bt_exit){.from = b, .target = t->rip, .plain = true, .mode = bt->mode};
     b->bytes = memcpy(bt_cache_data(bt, length), bytes, length);
 
     t->e.at = code;

@@ -64,7 +64,7 @@ static void on_fatal_signal(int sig)
 /* Signals that the program handles itself are left alone. */
 static void hook_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_fatal_signal};
+    struct sigaction action = {.sa_handler = on_fatal_signal, .sa_flags = SA_ONSTACK};
     for (size_t i = 0; i < ARRAY_SIZE(fatal_signals); i++) {
         sigaction(fatal_signals[i], NULL, &terminal.old_actions[i]);
         terminal.hooked[i] = !(terminal.old_actions[i].sa_flags & SA_SIGINFO) &&

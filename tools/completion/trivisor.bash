@@ -20,7 +20,7 @@ _trivisor()
     --serial) COMPREPLY=($(compgen -W "stdio none pty file: unix:" -- "$cur")) ;;
     --on-panic) COMPREPLY=($(compgen -W "notify exit" -- "$cur")) ;;
     --log) COMPREPLY=($(compgen -W "int cr msr cpuid io mmio exec cpu dev reset all" -- "$cur")) ;;
-    --bt-opt) COMPREPLY=($(compgen -W "all none -flags -links -jumps -blocks -inline -share" -- "$cur")) ;;
+    --bt-opt) COMPREPLY=($(compgen -W "all none -flags -links -jumps -blocks -inline -share -returns" -- "$cur")) ;;
     --append | --memory | --tcache | --cpus | --debug-exit | --gdb) ;;
     *)
         case ${COMP_WORDS[1]} in
