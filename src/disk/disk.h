@@ -1,0 +1,60 @@
+/*
+ * A disk: what a disk controller sees of an image, whatever its format.
+ *
+ * Requests are asynchronous. disk_submit() may be called from any thread, with the device lock held
+ * or not, and never waits. A request is finished by its done(), on a thread of the disk's with no
+ * lock held; it may take the device lock and may submit the next request. Requests may overtake
+ * each other; a flush covers all writes that were done when it was submitted.
+ */
+#ifndef TRIVISOR_DISK_DISK_H
+#define TRIVISOR_DISK_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <trivisor/trivisor.h>
+
+#define DISK_SECTOR UINT64_C(512)
+
+enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_WRITE_ZEROES };
+
+struct disk_request {
+    enum disk_op op;
+    bool fua;                /* a write that is on the host's disk before it is done */
+    uint64_t offset, length; /* bytes, multiples of DISK_SECTOR; neither for a flush */
+    const struct iovec *iov; /* `length` bytes in all; the caller's, unchanged until done() */
+    unsigned iov_count;
+    /* 0, or an errno value: EIO, ENOSPC, EROFS, EINVAL where the range is not on the disk. */
+    void (*done)(struct disk_request *request, int error);
+    void *opaque;              /* the caller's */
+    struct disk_request *next; /* the disk's, until done() */
+};
+
+struct disk;
+
+struct disk_options {
+    bool read_only;
+    bool snapshot;      /* writes go to a temporary overlay and are lost at the end */
+    bool write_through; /* every write as if it had `fua` */
+    const char *format; /* NULL: found out; "raw", "vmdk", ... */
+    /*
+     * The host has no space left for a write. The request is kept, and tried again at
+     * disk_retry(). On a disk thread, no lock held. NULL: the request ends with ENOSPC.
+     */
+    void (*no_space)(void *opaque, const char *message);
+    void *opaque;
+};
+
+/* NULL with `err` (file, and offset where there is one) if it is no image that we can use. */
+struct disk *disk_open(const char *path, const struct disk_options *options, struct tv_error *err);
+/* Waits for all requests, flushes, frees. NULL is fine. */
+void disk_close(struct disk *disk);
+uint64_t disk_size(const struct disk *disk); /* bytes, a multiple of DISK_SECTOR */
+bool disk_read_only(const struct disk *disk);
+void disk_submit(struct disk *disk, struct disk_request *request);
+/* Wait until no request is under way. Nobody submits meanwhile. */
+void disk_drain(struct disk *disk);
+/* Try again what no_space() was told of. */
+void disk_retry(struct disk *disk);
+
+#endif
