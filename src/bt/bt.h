@@ -132,6 +132,8 @@ struct bt_block {
     bool x87;
     bool plain; /* shares no checks */
     bool dead;
+    struct bt_shadow *shadow; /* for --verify; valid while shadow_flushes is */
+    uint64_t shadow_flushes;  /* interp_stats.arena_flushes when made */
 };
 
 /* A part of the cache: filled from one end, evicted as a whole. */
@@ -221,6 +223,7 @@ struct bt {
 
     struct bt_stats stats;
     struct translation_state *scratch; /* translate.c */
+    struct bt_verify *verify;          /* verify.c; NULL: nothing is compared */
 };
 
 /* The first-level TLB that code of a mode uses. */
@@ -290,6 +293,19 @@ int bt_fill(struct vcpu *cpu, struct bt_site *site);
 void bt_x87_load(struct vcpu *cpu);
 void bt_x87_save(struct vcpu *cpu);
 
+/* ---- verify.c: --verify ---- */
+
+int bt_verify_create(struct vcpu *cpu, struct tv_error *err);
+void bt_verify_free(struct bt *bt);
+/* Must a block end before this instruction, so that what comes before it can be compared? */
+bool bt_verify_stops(ZydisMnemonic mnemonic);
+/* Run a block in both engines. False: they differ, or the interpreter has to go on; as
+ * bt_run_block(). Raises what the block does. */
+bool bt_verify_block(struct vcpu *cpu, struct bt_block *b, struct bt_exit **exit);
+/* Did they differ? Then with `err` filled. */
+bool bt_verify_failed(const struct vcpu *cpu, struct tv_error *err);
+void bt_verify_print(const struct vcpu *cpu, FILE *out);
+
 /* ---- run.c ---- */
 
 /* What translated code leaves with: a struct bt_exit, or a struct bt_site with BT_OUT_INDIRECT set
@@ -300,6 +316,12 @@ enum { GO_RETRY = 0, GO_ON = 0, GO_DONE = 1, GO_LEAVE = 2 };
 int bt_slow(struct vcpu *cpu, struct bt_site *site);
 /* The vCPU whose thread this is, NULL elsewhere. */
 struct vcpu *bt_running(void);
+/* enum bt_mode; 0: the interpreter runs this. */
+uint16_t bt_current_mode(const struct vcpu *cpu);
+/* Run translated code from the start of `b` until it leaves, with the state in struct vcpu before
+ * and after. *exit: how it left, if by a branch to a known address. False: the interpreter must go
+ * on. */
+bool bt_run_block(struct vcpu *cpu, const struct bt_block *b, struct bt_exit **exit);
 
 extern const struct engine bt_engine;
 

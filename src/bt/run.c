@@ -244,6 +244,11 @@ static uint16_t current_mode(const struct vcpu *cpu)
     return mode | units(cpu) | BT_VALID;
 }
 
+uint16_t bt_current_mode(const struct vcpu *cpu)
+{
+    return current_mode(cpu);
+}
+
 static void set_mode(struct bt *bt, uint16_t mode)
 {
     mode &= (uint16_t)~BT_VALID;
@@ -438,7 +443,7 @@ static const void *next_code(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
     uint16_t mode = current_mode(cpu);
-    if (!mode || interp_must_run(cpu))
+    if (!mode || interp_must_run(cpu) || bt->verify)
         return NULL;
     set_mode(bt, mode);
     const struct jump_cache_entry *e = jump_cache_slot(bt, cpu->rip);
@@ -481,29 +486,37 @@ static bool undo_branch(struct vcpu *cpu, const struct bt_site *site)
 
 typedef uintptr_t enter_fn(const void *code);
 
+bool bt_run_block(struct vcpu *cpu, const struct bt_block *b, struct bt_exit **exit)
+{
+    struct bt *bt = cpu->bt;
+    flags_from_cpu(cpu);
+    bt->stats.entries++;
+    uintptr_t out = ((enter_fn *)(uintptr_t)bt->enter)(b->entry_saved);
+    atomic_store_explicit(&bt->in_code, false, memory_order_release);
+    save_vectors(bt);
+    sync_mode(cpu);
+    flags_to_cpu(cpu);
+    if (out & (BT_OUT_INDIRECT | BT_OUT_RETURN)) {
+        const void *site = out & BT_OUT_RETURN ? bt->data + bt->ret_site
+                                               : (const uint8_t *)(out - BT_OUT_INDIRECT);
+        bt->stats.jump_misses++;
+        if (undo_branch(cpu, site))
+            return false;
+    } else if (out) {
+        *exit = (struct bt_exit *)out;
+        cpu->rip = (*exit)->target;
+    }
+    return true;
+}
+
 static void run_translated(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
     struct bt_block *b = find_block(cpu, false);
     while (b) {
-        flags_from_cpu(cpu);
-        bt->stats.entries++;
-        uintptr_t out = ((enter_fn *)(uintptr_t)bt->enter)(b->entry_saved);
-        atomic_store_explicit(&bt->in_code, false, memory_order_release);
-        save_vectors(bt);
-        sync_mode(cpu);
-        flags_to_cpu(cpu);
         struct bt_exit *exit = NULL;
-        if (out & (BT_OUT_INDIRECT | BT_OUT_RETURN)) {
-            const void *site = out & BT_OUT_RETURN ? bt->data + bt->ret_site
-                                                   : (const uint8_t *)(out - BT_OUT_INDIRECT);
-            bt->stats.jump_misses++;
-            if (undo_branch(cpu, site))
-                break;
-        } else if (out) {
-            exit = (struct bt_exit *)out;
-            cpu->rip = exit->target;
-        }
+        if (UNLIKELY(bt->verify) ? !bt_verify_block(cpu, b, &exit) : !bt_run_block(cpu, b, &exit))
+            break;
         if (interp_must_run(cpu))
             return;
         uint16_t mode = current_mode(cpu);
@@ -546,6 +559,8 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
             run_translated(cpu);
             if (!bt->needs_interp)
                 continue;
+            if (UNLIKELY(bt->verify) && bt_verify_failed(cpu, err))
+                return VCPU_EXIT_ERROR;
         }
         bt->stats.interp_rounds++;
         if (interp_round(cpu, &exit, err))
@@ -587,6 +602,7 @@ static void bt_vcpu_fini(struct vcpu *cpu)
     if (bt) {
         bt_cache_free(bt);
         bt_stacks_free(bt);
+        bt_verify_free(bt);
         free(bt->scratch);
         pthread_mutex_destroy(&bt->written_lock);
         cpu->bt = NULL;
@@ -631,6 +647,10 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->segments[0].code_used = (uint32_t)bt->code_start;
     cpu->bt = bt;
     cpu->interp->flushed = on_flush;
+    if (cpu->machine->verify && bt_verify_create(cpu, err) < 0) {
+        bt_vcpu_fini(cpu);
+        return -1;
+    }
     return 0;
 }
 
@@ -641,6 +661,10 @@ static void bt_state_changed(struct vcpu *cpu)
 
 static int bt_machine_init(struct machine *m, struct tv_error *err)
 {
+    if (m->verify && m->vcpu_count > 1)
+        return tv_fail(err, "--verify compares the engines on one vCPU: use --cpus 1");
+    if (m->verify) /* one block at a time */
+        m->bt_off |= BT_OFF_LINKS | BT_OFF_JUMPS | BT_OFF_RETURNS;
     m->mem->hooks = (struct physmem_hooks){
         .opaque = m,
         .marked = (void (*)(void *, const uint8_t *))on_mark,
@@ -691,6 +715,8 @@ static void bt_print_stats(struct machine *m, FILE *out)
                 s->jump_misses, s->links, s->unlinks, s->fills, s->slow_ops, s->l1_flushes,
                 s->callouts, s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
         print_callouts(s, out);
+        if (cpu->bt->verify)
+            bt_verify_print(cpu, out);
     }
     interp_engine.print_stats(m, out);
 }

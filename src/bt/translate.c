@@ -26,6 +26,8 @@ static void decode(struct translation_state *t, const uint8_t *bytes, unsigned l
         enum decoded got = interp_decode_only(t->cpu, bytes + offset, len - offset, &in->z, in->o);
         if (got == DECODED_SHORT && t->count)
             break;
+        if (t->bt->verify && t->count && got == DECODED && bt_verify_stops(in->z.mnemonic))
+            break;
         in->bytes = bytes + offset;
         in->offset = (uint16_t)offset;
         in->straddles = got == DECODED_SHORT;

@@ -46,7 +46,8 @@ struct machine {
     unsigned vcpu_count;
     uint64_t tcache;  /* bytes of translation cache for each vCPU; 0: the default */
     uint32_t bt_off;  /* optimizations that the translator leaves out: enum bt_option */
-    bool verify; /* --verify: check cached code against memory before it runs */
+    bool verify; /* --verify: check cached code against memory before it runs, translated code
+                    against the interpreter */
 };
 
 /* Port I/O and MMIO as engines do it: with logging. */

@@ -26,6 +26,7 @@
 #include "dev/lapic.h"
 #include "interp/interp.h"
 #include "interp/op.h"
+#include "interp/rehearsal.h"
 
 #define TLB_ENTRIES    2048
 #define JUMP_ENTRIES   4096
@@ -139,6 +140,8 @@ struct interp {
 
     ZydisDecoder decoders[(ZYDIS_MACHINE_MODE_MAX_VALUE + 1) * 3]; /* by mode and stack width */
     uint32_t decoders_ready;
+
+    struct rehearsal *rehearsal; /* NULL: this is for real */
 
     /* The translator's: after a flush. */
     void (*flushed)(struct vcpu *cpu, enum flushed what, uint64_t linear);

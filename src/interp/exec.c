@@ -71,7 +71,7 @@ void interp_mode_changed(struct vcpu *cpu)
             (cpu->cr4 & CR4_SMAP) && (cpu->rflags & FLAG_AC) ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
     in->align_check = cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->rflags & FLAG_AC);
     in->rd = in->align_check ? in->empty_read : in->read_tlb[in->context];
-    in->wr = in->align_check ? in->empty_write : in->write_tlb[in->context];
+    in->wr = in->align_check || in->rehearsal ? in->empty_write : in->write_tlb[in->context];
     in->ex = in->exec_tlb[in->context];
 
     /* Outside 64-bit mode, a block also depends on where CS lies and ends. */

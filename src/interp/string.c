@@ -181,12 +181,14 @@ static uint64_t bulk(struct string *s)
     void *to = interp_host(cpu, op, s->di, s->size, true);
     if (!to)
         return 0;
+    if (UNLIKELY(cpu->interp->rehearsal))
+        rehearsal_note(cpu, to, (uint32_t)(n * s->size));
     if (op->aux == MOVS)
         copy(to, from, s->size, n);
     else
         fill(to, cpu->gpr[RAX], s->size, n);
     /* The page may have become one with code (of another vCPU's) since interp_host() looked. */
-    if (UNLIKELY(physmem_page_flagged(cpu->machine->mem, to)))
+    if (!cpu->interp->rehearsal && UNLIKELY(physmem_page_flagged(cpu->machine->mem, to)))
         interp_written(cpu, op, to, (unsigned)(n * s->size));
     s->si = (s->si + n * s->size) & s->mask;
     s->di = (s->di + n * s->size) & s->mask;

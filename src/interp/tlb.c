@@ -185,6 +185,7 @@ uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear)
 
 static uint64_t mmio_load(struct vcpu *cpu, uint64_t gpa, unsigned size)
 {
+    rehearsal_once(cpu);
     if (cpu->lapic && (gpa & PAGE_MASK) == lapic_mmio_address(cpu->lapic)) {
         uint32_t offset = gpa & ~PAGE_MASK;
         if (size <= 4)
@@ -197,6 +198,7 @@ static uint64_t mmio_load(struct vcpu *cpu, uint64_t gpa, unsigned size)
 
 static void mmio_store(struct vcpu *cpu, uint64_t gpa, unsigned size, uint64_t value)
 {
+    rehearsal_once(cpu);
     if (cpu->lapic && (gpa & PAGE_MASK) == lapic_mmio_address(cpu->lapic)) {
         uint32_t offset = gpa & ~PAGE_MASK;
         lapic_mmio_write(cpu->lapic, offset, size > 4 ? 4 : size, (uint32_t)value);
@@ -226,6 +228,9 @@ static void place_store(struct vcpu *cpu, const struct op *op, struct place plac
                         unsigned len)
 {
     if (place.host) {
+        bool rehearsal = cpu->interp->rehearsal;
+        if (UNLIKELY(rehearsal))
+            rehearsal_note(cpu, place.host, len);
         switch (len) { /* as single stores: other processors must not see halves */
         case 1:
         case 2:
@@ -236,7 +241,7 @@ static void place_store(struct vcpu *cpu, const struct op *op, struct place plac
         default:
             memcpy(place.host, buf, len);
         }
-        if (physmem_page_flagged(cpu->machine->mem, place.host))
+        if (!rehearsal && physmem_page_flagged(cpu->machine->mem, place.host))
             interp_written(cpu, op, place.host, len);
         return;
     }
@@ -282,9 +287,29 @@ static void load_any(struct vcpu *cpu, const struct op *op, uint64_t linear, voi
         place_load(cpu, b, (uint8_t *)buf + first, len - first);
 }
 
+/* In a rehearsal `wr` is empty: what a store would have found there. NULL: nothing. */
+static void *rehearsal_host(struct vcpu *cpu, uint64_t linear, unsigned size)
+{
+    const struct interp *in = cpu->interp;
+    if (LIKELY(!in->rehearsal) || in->align_check)
+        return NULL;
+    const struct tlb_write_entry *e =
+        &in->write_tlb[in->context][(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    if (!tlb_hit(in, e->tag, linear, size))
+        return NULL;
+    void *host = (void *)(uintptr_t)(linear + e->addend);
+    rehearsal_note(cpu, host, size);
+    return host;
+}
+
 static void store_any(struct vcpu *cpu, const struct op *op, uint64_t linear, const void *buf,
                       unsigned len, unsigned access)
 {
+    void *host = access & ACCESS_IMPLICIT ? NULL : rehearsal_host(cpu, linear, len);
+    if (host) {
+        memcpy(host, buf, len);
+        return;
+    }
     check_access(cpu, op, linear, len, access);
     unsigned first = MIN(len, (unsigned)(PAGE_SIZE - (linear & ~PAGE_MASK)));
     uint64_t second = wrap_linear(cpu, linear + first);
@@ -325,7 +350,8 @@ void interp_store(struct vcpu *cpu, const struct op *op, uint64_t linear, unsign
 void interp_probe_write(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size)
 {
     struct interp *in = cpu->interp;
-    if (tlb_hit(in, in->wr[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)].tag, linear, size))
+    if (tlb_hit(in, in->wr[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)].tag, linear, size) ||
+        rehearsal_host(cpu, linear, size))
         return;
     unsigned access = access_flags(cpu, true);
     check_access(cpu, op, linear, size, access);
@@ -384,6 +410,9 @@ void *interp_host(struct vcpu *cpu, const struct op *op, uint64_t linear, unsign
 {
     struct interp *in = cpu->interp;
     unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
+    void *rehearsed = write ? rehearsal_host(cpu, linear, size) : NULL;
+    if (rehearsed)
+        return rehearsed;
     for (int attempt = 0; attempt < 2; attempt++) {
         if (write && tlb_hit(in, in->wr[slot].tag, linear, size))
             return *(const volatile uint8_t *)in->wr[slot].flags
@@ -406,6 +435,9 @@ void *interp_rmw_slow(struct vcpu *cpu, const struct op *op, uint64_t linear, un
                       bool locked)
 {
     struct interp *in = cpu->interp;
+    void *host = rehearsal_host(cpu, linear, size);
+    if (host)
+        return host;
     unsigned access = access_flags(cpu, true);
     check_access(cpu, op, linear, size, access);
     unsigned first = MIN(size, (unsigned)(PAGE_SIZE - (linear & ~PAGE_MASK)));
@@ -413,8 +445,11 @@ void *interp_rmw_slow(struct vcpu *cpu, const struct op *op, uint64_t linear, un
     if (first < size)
         b = translate(cpu, op, wrap_linear(cpu, linear + first), access);
     else if (a.host && !(in->watching && interp_page_watched(cpu, linear))) {
+        if (UNLIKELY(in->rehearsal))
+            rehearsal_note(cpu, a.host, size);
         return a.host; /* interp_rmw_done() looks at the page's flags */
     }
+    locked = locked && !in->rehearsal; /* which may end while it is held */
     if (locked)
         pthread_mutex_lock(&split_lock);
     in->bounce_locked = locked;
@@ -430,7 +465,7 @@ void interp_rmw_done(struct vcpu *cpu, const struct op *op, void *host, unsigned
 {
     struct interp *in = cpu->interp;
     if (host != in->bounce) {
-        if (physmem_page_flagged(cpu->machine->mem, host))
+        if (!in->rehearsal && physmem_page_flagged(cpu->machine->mem, host))
             interp_written(cpu, op, host, size);
         return;
     }

@@ -9,7 +9,7 @@
 static const char *const item_names[LOG_ITEMS] = {
     [LOG_INT] = "int", [LOG_CR] = "cr",       [LOG_MSR] = "msr",   [LOG_CPUID] = "cpuid",
     [LOG_IO] = "io",   [LOG_MMIO] = "mmio",   [LOG_EXEC] = "exec", [LOG_CPU] = "cpu",
-    [LOG_DEV] = "dev", [LOG_RESET] = "reset",
+    [LOG_DEV] = "dev", [LOG_RESET] = "reset", [LOG_VERIFY] = "verify",
 };
 
 static int parse_item(const char *name, size_t len)
@@ -35,7 +35,7 @@ int log_open(struct event_log *log, const char *spec, struct tv_error *err)
         else if (item < 0)
             return tv_fail(err,
                            "--log: unknown item '%.*s'; want int, cr, msr, cpuid, io, mmio, exec, "
-                           "cpu, dev, reset or all",
+                           "cpu, dev, reset, verify or all",
                            (int)len, p);
         else
             mask |= UINT32_C(1) << item;

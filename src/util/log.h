@@ -21,6 +21,7 @@ enum log_item {
     LOG_CPU,   /* the whole register file at each block */
     LOG_DEV,   /* what devices find odd: unknown registers, unsupported modes */
     LOG_RESET, /* resets, INIT, SIPI, triple faults, power-off */
+    LOG_VERIFY, /* what --verify found; on with it */
     LOG_ITEMS
 };
 

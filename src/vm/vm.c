@@ -248,6 +248,10 @@ static int build(struct tv_vm *vm, struct tv_error *err)
     vm->engine = modes_engine(mode);
 
     m->verify = c->verify;
+    if (c->verify && !c->log && log_open(&m->log, "verify:-", err) < 0)
+        return -1;
+    if (c->verify)
+        m->log.mask |= 1u << LOG_VERIFY;
     m->tcache = c->tcache;
     if (c->bt_opt && bt_parse_options(c->bt_opt, &m->bt_off, err) < 0)
         return -1;
