@@ -253,7 +253,7 @@ static int rehearse(struct vcpu *cpu, const struct bt_block *b, const struct bt_
 {
     struct interp *in = cpu->interp;
     struct bt_verify *v = cpu->bt->verify;
-    rehearsal_set(cpu, &v->rehearsal);
+    rehearsal_set(cpu, v->rehearsal);
     memcpy(&v->unwind, &in->head.unwind, sizeof v->unwind);
     int jumped = setjmp(in->head.unwind);
     if (!jumped)
@@ -263,7 +263,7 @@ static int rehearse(struct vcpu *cpu, const struct bt_block *b, const struct bt_
         *v->patched = v->kept;
     v->patched = NULL;
     in->head.delivering = -1;
-    rehearsal_undo(&v->rehearsal);
+    rehearsal_undo(v->rehearsal);
     v->rehearsed_fault = in->head.fault;
     copy_state(&v->rehearsed, cpu, s->vectors);
     copy_state(cpu, &v->before, s->vectors);
@@ -289,6 +289,28 @@ static bool same_fault(const struct fault *a, const struct fault *b)
            (a->vector != VEC_PF || a->address == b->address);
 }
 
+/*
+ * The rehearsal's page walks set accessed and dirty bits, in entries that the block itself stored
+ * too; what they cached keeps the translator from walking again. Set those bits here, then. False:
+ * something else differs.
+ */
+static bool settle_walks(const struct rehearsal *r)
+{
+    const struct rehearsal_store *s;
+    while ((s = rehearsal_difference(r))) {
+        uint8_t walked[8];
+        const uint8_t *after = r->after + s->at;
+        if (s->length != 4 && s->length != 8)
+            return false;
+        memcpy(walked, s->host, s->length);
+        walked[0] |= after[0] & (PTE_A | PTE_D);
+        if (memcmp(walked, after, s->length))
+            return false;
+        s->host[0] = after[0];
+    }
+    return true;
+}
+
 /* The translated block was left early: does a rehearsal up to there come to the same? */
 static bool same_up_to_here(struct vcpu *cpu, struct bt_block *b)
 {
@@ -297,10 +319,10 @@ static bool same_up_to_here(struct vcpu *cpu, struct bt_block *b)
     uint64_t stop = cpu->rip;
     if (stop - b->rip >= b->length)
         return false;
-    struct rehearsal *r = &v->acted_stores;
     copy_state(&v->acted, cpu, s->vectors);
     /* What the translator stored is a part of what the rehearsal did. */
-    memcpy(r, &v->rehearsal, sizeof *r);
+    struct rehearsal *r = v->rehearsal;
+    v->rehearsal = r == &v->rehearsals[0] ? &v->rehearsals[1] : &v->rehearsals[0];
     rehearsal_undo(r);
     copy_state(cpu, &v->before, s->vectors);
     int jumped = rehearse(cpu, b, s, stop);
@@ -310,7 +332,7 @@ static bool same_up_to_here(struct vcpu *cpu, struct bt_block *b)
     interp_mode_changed(cpu);
     v->early++;
     return !jumped && same_state(cpu, &v->rehearsed, s->vectors, false) &&
-           !rehearsal_difference(&v->rehearsal);
+           settle_walks(v->rehearsal);
 }
 
 bool bt_verify_block(struct vcpu *cpu, struct bt_block *b, struct bt_exit **exit)
@@ -328,7 +350,7 @@ bool bt_verify_block(struct vcpu *cpu, struct bt_block *b, struct bt_exit **exit
         bool same = (rehearsed != 0) == (acted != 0) &&
                     same_state(cpu, &v->rehearsed, vectors, !acted || !dead_flags) &&
                     (!acted || same_fault(&cpu->interp->head.fault, &v->rehearsed_fault)) &&
-                    !rehearsal_difference(&v->rehearsal);
+                    settle_walks(v->rehearsal);
         if (!same && (acted || !same_up_to_here(cpu, b))) {
             bt_verify_report(cpu, b, vectors, rehearsed != 0, acted != 0);
             return false;
@@ -347,6 +369,7 @@ int bt_verify_create(struct vcpu *cpu, struct tv_error *err)
     if (!v)
         return tv_fail(err, "out of memory for --verify");
     memset((void *)v, 0, sizeof *v);
+    v->rehearsal = &v->rehearsals[0];
     cpu->bt->verify = v;
     return 0;
 }

@@ -6,7 +6,7 @@
 
 struct bt_verify {
     struct vcpu before, rehearsed, acted; /* only the architectural state is filled */
-    struct rehearsal rehearsal, acted_stores;
+    struct rehearsal rehearsals[2], *rehearsal; /* the last one */
     struct fault rehearsed_fault;
     jmp_buf unwind;
     struct op *patched, kept; /* the op that stands for a rehearsal's end */

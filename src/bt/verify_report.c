@@ -238,7 +238,7 @@ void bt_verify_report(struct vcpu *cpu, const struct bt_block *b, bool vectors, 
                       bool acted)
 {
     struct bt_verify *v = cpu->bt->verify;
-    const struct rehearsal_store *store = rehearsal_difference(&v->rehearsal);
+    const struct rehearsal_store *store = rehearsal_difference(v->rehearsal);
     const char *name = bt_verify_first_difference(cpu, &v->rehearsed, vectors);
     if (!name)
         name = cpu->cc != v->rehearsed.cc ? "flags" : store ? "memory" : "the exception";
@@ -255,7 +255,7 @@ void bt_verify_report(struct vcpu *cpu, const struct bt_block *b, bool vectors, 
         b->length, b->mode, v->compared - 1);
     LOG(cpu, "differences (interpreter: %s; translator: %s):", interpreter, translator);
     log_differences(cpu, &v->rehearsed, vectors);
-    log_memory(cpu, &v->rehearsal);
+    log_memory(cpu, v->rehearsal);
     log_state(cpu, &v->before, "before");
     log_state(cpu, &v->rehearsed, "after the interpreter");
     log_state(cpu, cpu, "after the translator");

@@ -25,6 +25,7 @@ def command(args):
     else:
         line = [args.trivisor, "run", "--quiet", "--kernel", args.image, "--memory", "128M", "--cpus", str(args.cpus),
                 "--mode", args.mode, "--require", args.mode, "--debug-exit", "0xf4", "--serial", "stdio", "--no-reboot"]
+        line += ["--verify"] if args.verify else []
     if args.append:
         line += ["-append" if args.qemu else "--append", args.append]
     if args.module:
@@ -45,6 +46,7 @@ def main():
     parser.add_argument("--qemu", action="store_true")
     parser.add_argument("--mode", default="interp")
     parser.add_argument("--cpus", type=int, default=1)
+    parser.add_argument("--verify", action="store_true", help="compare the translator with the interpreter")
     parser.add_argument("--status", type=int, default=1, help="exit status of a good run")
     parser.add_argument("--timeout", type=float, default=60)
     parser.add_argument("--append")

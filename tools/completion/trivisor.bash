@@ -19,7 +19,7 @@ _trivisor()
     --cpu) COMPREPLY=($(compgen -W "host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4" -- "$cur")) ;;
     --serial) COMPREPLY=($(compgen -W "stdio none pty file: unix:" -- "$cur")) ;;
     --on-panic) COMPREPLY=($(compgen -W "notify exit" -- "$cur")) ;;
-    --log) COMPREPLY=($(compgen -W "int cr msr cpuid io mmio exec cpu dev reset all" -- "$cur")) ;;
+    --log) COMPREPLY=($(compgen -W "int cr msr cpuid io mmio exec cpu dev reset verify all" -- "$cur")) ;;
     --bt-opt) COMPREPLY=($(compgen -W "all none -flags -links -jumps -blocks -inline -share -returns" -- "$cur")) ;;
     --append | --memory | --tcache | --cpus | --debug-exit | --gdb) ;;
     *)
