@@ -27,6 +27,11 @@ enum tv_mode { TV_MODE_AUTO, TV_MODE_INTERP, TV_MODE_BT, TV_MODE_HW };
 
 enum tv_serial { TV_SERIAL_NONE, TV_SERIAL_STDIO, TV_SERIAL_FILE, TV_SERIAL_PTY, TV_SERIAL_UNIX };
 
+/* Who looks at the screen, and what draws it. TV_VGA_AUTO: a standard VGA where there is a display
+ * or no kernel is given, else none. */
+enum tv_display { TV_DISPLAY_NONE, TV_DISPLAY_VNC, TV_DISPLAY_WEB };
+enum tv_vga { TV_VGA_AUTO, TV_VGA_NONE, TV_VGA_STD, TV_VGA_SVGA };
+
 /* What a guest panic (reported through the pvpanic device) does. */
 enum tv_panic { TV_PANIC_NOTIFY, TV_PANIC_EXIT };
 
@@ -51,8 +56,14 @@ struct tv_config {
     void *notify_opaque;
     uint64_t tcache;    /* bytes of translation cache for each vCPU in mode bt; 0: the default */
     const char *bt_opt; /* -NAME,...: optimizations that mode bt leaves out; "none": all; NULL */
-    const char *log;    /* ITEMS:FILE */
-    const char *gdb; /* HOST:PORT: wait for a debugger before the first instruction */
+    enum tv_vga vga;
+    enum tv_display display;
+    const char *display_address; /* HOST:PORT; NULL: the loopback, first free port */
+    const char *vnc_password;    /* file with the password; "none": nobody needs one; NULL */
+    const char *keyboard;        /* the guest's keyboard layout; NULL: "us" */
+    bool screenshot;             /* tv_vm_screenshot() will be called: have a VGA */
+    const char *log;             /* ITEMS:FILE */
+    const char *gdb;             /* HOST:PORT: wait for a debugger before the first instruction */
 };
 
 enum tv_exit_reason {
@@ -80,6 +91,10 @@ TV_API struct tv_vm *tv_vm_create(const struct tv_config *config, struct tv_erro
 TV_API const char *tv_vm_mode_line(const struct tv_vm *vm);
 /* Where the pty of TV_SERIAL_PTY is, or NULL. */
 TV_API const char *tv_vm_serial_name(const struct tv_vm *vm);
+/* Where viewers connect: "127.0.0.1:5900", "http://127.0.0.1:5980/"; NULL: nowhere. */
+TV_API const char *tv_vm_display_name(const struct tv_vm *vm);
+/* Write what is on the screen as a PNG file, at any time up to tv_vm_destroy(). */
+TV_API int tv_vm_screenshot(struct tv_vm *vm, const char *path, struct tv_error *err);
 TV_API int tv_vm_start(struct tv_vm *vm, struct tv_error *err);
 /* Wait until the VM ends. */
 TV_API void tv_vm_wait(struct tv_vm *vm, struct tv_exit *out);

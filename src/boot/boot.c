@@ -89,6 +89,7 @@ struct boot_image *boot_open(const struct boot_config *config, const struct phys
     image->vcpus = config->vcpus;
     image->long_mode = config->long_mode;
     image->hpet = config->hpet;
+    image->text_mode = config->text_mode;
     image->append = strdup(config->append ? config->append : "");
     image->kernel.name = strdup(config->kernel);
     image->kernel.args = strdup("");

@@ -45,6 +45,11 @@ enum {
 enum {
     BP_EXT_MEM_K = 0x002,
     BP_ACPI_RSDP = 0x070,
+    BP_VIDEO_MODE = 0x06,
+    BP_VIDEO_COLUMNS = 0x07,
+    BP_VIDEO_LINES = 0x0e,
+    BP_VIDEO_IS_VGA = 0x0f,
+    BP_VIDEO_POINTS = 0x10,
     BP_ALT_MEM_K = 0x1e0,
     BP_E820_ENTRIES = 0x1e8,
     BP_HDR_LIMIT = 0x290,
@@ -212,6 +217,16 @@ static int load_cmdline(const struct boot_image *image, const struct setup *s, s
     return 0;
 }
 
+/* A VGA in mode 3: 80 by 25 characters of 16 lines. */
+static void fill_screen_info(uint8_t *params)
+{
+    params[BP_VIDEO_MODE] = 3;
+    params[BP_VIDEO_COLUMNS] = 80;
+    params[BP_VIDEO_LINES] = 25;
+    params[BP_VIDEO_IS_VGA] = 1;
+    put16(params + BP_VIDEO_POINTS, 16);
+}
+
 static void fill_memory_map(const struct physmem *mem, uint8_t *params)
 {
     struct memmap_range ranges[MEMMAP_MAX];
@@ -252,6 +267,8 @@ int linux_load(const struct boot_image *image, struct physmem *mem, struct boot_
     put32(params + HDR_RAMDISK_SIZE, 0);
     put64(params + BP_ACPI_RSDP, RSDP_BASE);
     fill_memory_map(mem, params);
+    if (image->text_mode)
+        fill_screen_info(params);
     if (load_initrds(image, &s, mem, params, err) < 0 ||
         load_cmdline(image, &s, mem, params, err) < 0)
         return -1;

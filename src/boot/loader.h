@@ -23,7 +23,7 @@ struct boot_image {
     unsigned initrd_count;
     char *append;
     unsigned vcpus;
-    bool long_mode, hpet;
+    bool long_mode, hpet, text_mode;
 };
 
 /* ---- The memory map that guests are told ---- */

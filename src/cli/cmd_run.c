@@ -17,6 +17,7 @@ struct run_options {
     struct tv_config config;
     const char *initrds[INITRDS_MAX + 1];
     unsigned initrd_count;
+    const char *screenshot;
     bool stats, quiet;
 };
 
@@ -89,6 +90,33 @@ static bool parse_serial(const char *text, struct tv_config *c)
     return false;
 }
 
+/* "vnc", "web=HOST:PORT", ... */
+static bool parse_display(const char *text, struct tv_config *c)
+{
+    static const char *const names[] = {"none", "vnc", "web"};
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
+        size_t len = strlen(names[i]);
+        if (strncmp(text, names[i], len) != 0 || (text[len] && (text[len] != '=' || i == 0)))
+            continue;
+        c->display = (enum tv_display)i;
+        c->display_address = text[len] && text[len + 1] ? text + len + 1 : NULL;
+        return true;
+    }
+    return false;
+}
+
+static bool parse_vga(const char *text, enum tv_vga *vga)
+{
+    static const char *const names[] = {"auto", "none", "std", "svga"};
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *vga = (enum tv_vga)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 enum option_id {
     OPT_KERNEL = 256,
     OPT_INITRD,
@@ -108,6 +136,11 @@ enum option_id {
     OPT_STATS,
     OPT_LOG,
     OPT_GDB,
+    OPT_DISPLAY,
+    OPT_VGA,
+    OPT_VNC_PASSWORD,
+    OPT_KEYBOARD,
+    OPT_SCREENSHOT,
     OPT_QUIET,
 };
 
@@ -130,6 +163,11 @@ static const struct option options[] = {
     {"stats", no_argument, NULL, OPT_STATS},
     {"log", required_argument, NULL, OPT_LOG},
     {"gdb", required_argument, NULL, OPT_GDB},
+    {"display", required_argument, NULL, OPT_DISPLAY},
+    {"vga", required_argument, NULL, OPT_VGA},
+    {"vnc-password", required_argument, NULL, OPT_VNC_PASSWORD},
+    {"keyboard", required_argument, NULL, OPT_KEYBOARD},
+    {"screenshot", required_argument, NULL, OPT_SCREENSHOT},
     {"quiet", no_argument, NULL, OPT_QUIET},
     {NULL, 0, NULL, 0},
 };
@@ -208,6 +246,25 @@ static int parse_option(struct run_options *o, int id)
     case OPT_GDB:
         c->gdb = optarg;
         return EXIT_OK;
+    case OPT_DISPLAY:
+        if (!parse_display(optarg, c))
+            return cli_usage_error("--display '%s': want none, vnc[=HOST:PORT] or web[=HOST:PORT]",
+                                   optarg);
+        return EXIT_OK;
+    case OPT_VGA:
+        if (!parse_vga(optarg, &c->vga))
+            return cli_usage_error("--vga '%s': want std, svga or none", optarg);
+        return EXIT_OK;
+    case OPT_VNC_PASSWORD:
+        c->vnc_password = optarg;
+        return EXIT_OK;
+    case OPT_KEYBOARD:
+        c->keyboard = optarg;
+        return EXIT_OK;
+    case OPT_SCREENSHOT:
+        o->screenshot = optarg;
+        c->screenshot = true;
+        return EXIT_OK;
     case OPT_QUIET:
         o->quiet = true;
         return EXIT_OK;
@@ -247,16 +304,26 @@ static void print_notice(void *opaque, const char *message)
 
 struct signal_wait {
     struct tv_vm *vm;
+    const char *screenshot;
     sigset_t set;
 };
 
+static void take_screenshot(struct tv_vm *vm, const char *path)
+{
+    struct tv_error err = {""};
+    if (path && tv_vm_screenshot(vm, path, &err) < 0)
+        print_notice(NULL, err.message);
+}
+
 /* SIGINT and SIGTERM end the VM in order, so that the terminal and the files are left as they
- * should be. */
+ * should be. SIGUSR1 asks for a picture of the screen. */
 static void *wait_for_signal(void *opaque)
 {
     struct signal_wait *wait = opaque;
-    int number;
-    if (sigwait(&wait->set, &number) == 0 && number != SIGUSR2)
+    int number, error;
+    while ((error = sigwait(&wait->set, &number)) == 0 && number == SIGUSR1)
+        take_screenshot(wait->vm, wait->screenshot);
+    if (!error && number != SIGUSR2)
         tv_vm_stop(wait->vm);
     return NULL;
 }
@@ -276,6 +343,7 @@ int cmd_run(int argc, char **argv)
     sigaddset(&wait.set, SIGINT);
     sigaddset(&wait.set, SIGTERM);
     sigaddset(&wait.set, SIGHUP);
+    sigaddset(&wait.set, SIGUSR1);
     sigaddset(&wait.set, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &wait.set, NULL);
     signal(SIGPIPE, SIG_IGN);
@@ -292,7 +360,14 @@ int cmd_run(int argc, char **argv)
         print_notice(NULL, line);
     }
 
+    if (!o.quiet && tv_vm_display_name(vm)) {
+        char line[512];
+        snprintf(line, sizeof line, "display at %s", tv_vm_display_name(vm));
+        print_notice(NULL, line);
+    }
+
     wait.vm = vm;
+    wait.screenshot = o.screenshot;
     pthread_t waiter;
     int error = pthread_create(&waiter, NULL, wait_for_signal, &wait);
     if (error || tv_vm_start(vm, &err) < 0) {
@@ -305,6 +380,7 @@ int cmd_run(int argc, char **argv)
     tv_vm_wait(vm, &result);
     pthread_kill(waiter, SIGUSR2);
     pthread_join(waiter, NULL);
+    take_screenshot(vm, o.screenshot);
     if (o.stats)
         tv_vm_print_stats(vm, stderr);
     tv_vm_destroy(vm); /* restores the terminal: messages come after it */

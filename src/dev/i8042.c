@@ -273,6 +273,11 @@ bool i8042_key(struct i8042 *kbc, const uint8_t *scancodes, unsigned count)
     return taken;
 }
 
+unsigned i8042_leds(const struct i8042 *kbc)
+{
+    return kbc->keyboard.leds;
+}
+
 void i8042_mouse(struct i8042 *kbc, int dx, int dy, int dz, unsigned buttons)
 {
     ps2_mouse_move(&kbc->mouse, dx, dy, dz, buttons);

@@ -48,7 +48,8 @@ struct physmem {
     _Atomic uint8_t *page_flags; /* by (host address - ram) >> PAGE_SHIFT */
     _Atomic uint32_t *page_gen;  /* the same index */
     struct physmem_hooks hooks;
-    bool smp; /* more than one vCPU: first marks of a page need a barrier everywhere */
+    bool vga_window; /* a VGA answers at 0xa0000 to 0xbffff, not RAM */
+    bool smp;        /* more than one vCPU: first marks of a page need a barrier everywhere */
 };
 
 /* Allocate RAM (a multiple of 4 KiB, at least 1 MiB). Returns NULL with `err` filled on failure. */
@@ -59,8 +60,11 @@ void physmem_destroy(struct physmem *mem);
  * NULL. */
 static inline uint8_t *physmem_host(const struct physmem *mem, uint64_t gpa, uint64_t len)
 {
-    if (gpa < mem->low_size)
+    if (gpa < mem->low_size) {
+        if (mem->vga_window && gpa < 0xc0000 && gpa + len > 0xa0000)
+            return NULL;
         return len <= mem->low_size - gpa ? mem->ram + gpa : NULL;
+    }
     uint64_t high = gpa - HIGH_RAM_BASE;
     uint64_t high_size = mem->size - mem->low_size;
     if (gpa >= HIGH_RAM_BASE && high < high_size && len <= high_size - high)

@@ -21,6 +21,7 @@
 #include "dev/rtc.h"
 #include "dev/uart.h"
 #include "util/error.h"
+#include "vm/screen.h"
 #include "vm/vm.h"
 
 static void set_isa_irq(void *opaque, int irq, int level)
@@ -69,8 +70,8 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     rtc_create(env, isa_irq(vm, 8), m->mem->low_size, m->mem->size - m->mem->low_size);
     struct port92 *port92 =
         port92_create(env, (struct irq_line){0}); /* A20 is always open: nobody masks it */
-    i8042_create(env, isa_irq(vm, 1), isa_irq(vm, 12),
-                 (struct irq_line){port92_set_kbc_a20, port92, 0});
+    vm->kbc = i8042_create(env, isa_irq(vm, 1), isa_irq(vm, 12),
+                           (struct irq_line){port92_set_kbc_a20, port92, 0});
     port80_create(env);
     debugcon_create(env, NULL);
     pvpanic_create(env);
@@ -84,6 +85,9 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     reset_control_create(env, pci);
     piix4_isa_create(env, pci);
     vm->pm = piix4_pm_create(env, pci, isa_irq(vm, ACPI_SCI_IRQ));
+
+    if (screen_create(vm, pci, err) < 0)
+        return -1;
 
     vm->serial = chardev_open(c->serial, c->serial_path, quit_from_console, vm, err);
     if (!vm->serial)
@@ -100,6 +104,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
                                      .append = c->append,
                                      .initrds = c->initrds,
                                      .vcpus = c->vcpus,
+                                     .text_mode = vm->vga != NULL,
                                      .long_mode = CPUID_HAS(&m->cpuid, 0x80000001, 0, edx, 29)};
     vm->boot = boot_open(&boot, m->mem, err);
     return vm->boot ? 0 : -1;
@@ -111,6 +116,7 @@ int pc_reset(struct tv_vm *vm, struct tv_error *err)
     pthread_mutex_lock(&vm->device_lock);
     devices_reset(&vm->env);
     pthread_mutex_unlock(&vm->device_lock);
+    screen_reset(vm);
 
     struct boot_entry entry;
     if (boot_load(vm->boot, m->mem, &entry, err) < 0)

@@ -10,6 +10,7 @@
 #include "gdb/gdb.h"
 #include "util/error.h"
 #include "vm/modes.h"
+#include "vm/screen.h"
 
 #define DEFAULT_MEMORY (UINT64_C(128) << 20)
 #define MEMORY_MAX     (UINT64_C(1) << 40)
@@ -166,6 +167,9 @@ static void free_config(struct tv_config *c)
     free((char *)c->serial_path);
     free((char *)c->log);
     free((char *)c->gdb);
+    free((char *)c->display_address);
+    free((char *)c->vnc_password);
+    free((char *)c->keyboard);
     for (size_t i = 0; c->initrds && c->initrds[i]; i++)
         free((char *)c->initrds[i]);
     free((void *)c->initrds);
@@ -181,6 +185,9 @@ static void copy_config(struct tv_config *to, const struct tv_config *from)
     to->log = copy_string(from->log);
     to->bt_opt = copy_string(from->bt_opt);
     to->gdb = copy_string(from->gdb);
+    to->display_address = copy_string(from->display_address);
+    to->vnc_password = copy_string(from->vnc_password);
+    to->keyboard = copy_string(from->keyboard);
     size_t count = 0;
     while (from->initrds && from->initrds[count])
         count++;
@@ -399,7 +406,9 @@ void tv_vm_destroy(struct tv_vm *vm)
     /* Timers go before the devices that they call, the console before the UART that it feeds. */
     timers_destroy(vm->env.timers);
     chardev_close(vm->serial);
+    screen_stop(vm);
     devices_destroy(&vm->env);
+    screen_destroy(vm);
     for (unsigned i = 0; vm->engine_ready && i < vm->machine.vcpu_count; i++)
         if (vm->engine->vcpu_fini)
             vm->engine->vcpu_fini(vm->machine.vcpus[i]);

@@ -49,6 +49,12 @@ struct tv_vm {
     struct pic *pic;
     struct ioapic *ioapic;
     struct piix4_pm *pm; /* for the power button */
+    struct i8042 *kbc;
+    struct display *display; /* screen.c's: */
+    struct input *input;
+    struct vga_std *vga;
+    struct vnc *vnc;
+    uint8_t *font;
     struct chardev *serial;
     struct boot_image *boot;
     struct gdb_stub *gdb;

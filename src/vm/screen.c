@@ -1,0 +1,181 @@
+#include "vm/screen.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dev/i8042.h"
+#include "dev/vga_std.h"
+#include "ui/display.h"
+#include "ui/input.h"
+#include "ui/keymap.h"
+#include "ui/vnc.h"
+#include "util/error.h"
+#include "vm/vm.h"
+
+#define VGA_SLOT      2
+#define VGA_BIOS      "/usr/share/seabios/vgabios-stdvga.bin"
+#define FONT_SIZE     4096
+#define GLYPH_SIZE    16
+#define BIOS_MAX      (256 * 1024)
+#define PASSWORD_LINE 128
+
+/* ---- Keyboard and mouse: from the viewers' thread to the devices ---- */
+
+static bool send_key(void *opaque, const uint8_t *scancodes, unsigned count)
+{
+    struct tv_vm *vm = opaque;
+    pthread_mutex_lock(&vm->device_lock);
+    bool taken = i8042_key(vm->kbc, scancodes, count);
+    pthread_mutex_unlock(&vm->device_lock);
+    return taken;
+}
+
+static unsigned keyboard_leds(void *opaque)
+{
+    struct tv_vm *vm = opaque;
+    pthread_mutex_lock(&vm->device_lock);
+    unsigned leds = i8042_leds(vm->kbc);
+    pthread_mutex_unlock(&vm->device_lock);
+    return leds;
+}
+
+static void send_mouse(void *opaque, int dx, int dy, int dz, unsigned buttons)
+{
+    struct tv_vm *vm = opaque;
+    pthread_mutex_lock(&vm->device_lock);
+    i8042_mouse(vm->kbc, dx, dy, dz, buttons);
+    pthread_mutex_unlock(&vm->device_lock);
+}
+
+static bool send_absolute(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons)
+{
+    return false;
+}
+
+static const struct input_ops input_ops = {send_key, keyboard_leds, send_mouse, send_absolute};
+
+/* ---- A text mode without firmware ---- */
+
+/* The 8x16 font inside a VGA BIOS, found by its capital A; NULL: there is none. */
+static const uint8_t *find_font(const uint8_t *bios, size_t size)
+{
+    static const uint8_t capital_a[GLYPH_SIZE] = {0x00, 0x00, 0x10, 0x38, 0x6c, 0xc6, 0xc6, 0xfe,
+                                                  0xc6, 0xc6, 0xc6, 0xc6, 0x00, 0x00, 0x00, 0x00};
+    const uint8_t *at = memmem(bios, size, capital_a, sizeof capital_a);
+    size_t before = 'A' * GLYPH_SIZE;
+    if (!at || (size_t)(at - bios) < before || size - (size_t)(at - bios) < FONT_SIZE - before)
+        return NULL;
+    return at - before;
+}
+
+static void load_font(struct tv_vm *vm)
+{
+    FILE *file = fopen(VGA_BIOS, "rb");
+    uint8_t *bios = malloc(BIOS_MAX);
+    const uint8_t *font = NULL;
+    if (file && bios)
+        font = find_font(bios, fread(bios, 1, BIOS_MAX, file));
+    if (font && (vm->font = malloc(FONT_SIZE)))
+        memcpy(vm->font, font, FONT_SIZE);
+    free(bios);
+    if (file)
+        fclose(file);
+}
+
+void screen_reset(struct tv_vm *vm)
+{
+    if (!vm->vga || !vm->config.kernel)
+        return;
+    pthread_mutex_lock(&vm->device_lock);
+    vga_set_text_mode(vga_std_core(vm->vga), vm->font);
+    pthread_mutex_unlock(&vm->device_lock);
+}
+
+/* ---- Viewers ---- */
+
+/* The first line of the file. */
+static int read_password(const char *path, char *password, size_t size, struct tv_error *err)
+{
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return tv_fail_errno(err, errno, "--vnc-password: cannot open %s", path);
+    bool got = fgets(password, (int)size, file);
+    fclose(file);
+    if (got)
+        password[strcspn(password, "\r\n")] = 0;
+    if (!got || !*password)
+        return tv_fail(err, "--vnc-password: %s has no password in its first line", path);
+    return 0;
+}
+
+static int open_viewer(struct tv_vm *vm, struct tv_error *err)
+{
+    const struct tv_config *c = &vm->config;
+    char password[PASSWORD_LINE];
+    struct vnc_config vnc = {
+        .address = c->display_address, .web = c->display == TV_DISPLAY_WEB, .title = "Trivisor"};
+    if (c->vnc_password && strcmp(c->vnc_password, "none") == 0) {
+        vnc.open_to_all = true;
+    } else if (c->vnc_password) {
+        if (read_password(c->vnc_password, password, sizeof password, err) < 0)
+            return -1;
+        vnc.password = password;
+    }
+    vm->vnc = vnc_open(&vnc, vm->display, vm->input, err);
+    explicit_bzero(password, sizeof password);
+    return vm->vnc ? 0 : -1;
+}
+
+int screen_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
+{
+    const struct tv_config *c = &vm->config;
+    enum tv_vga vga = c->vga;
+    if (vga == TV_VGA_AUTO)
+        vga =
+            c->kernel && c->display == TV_DISPLAY_NONE && !c->screenshot ? TV_VGA_NONE : TV_VGA_STD;
+    if (vga == TV_VGA_NONE && c->display == TV_DISPLAY_NONE)
+        return 0;
+    const struct keymap *layout = keymap_find(c->keyboard ? c->keyboard : "us");
+    if (!layout)
+        return tv_fail(err, "keyboard layout '%s': want one of %s", c->keyboard, keymap_names());
+
+    vm->display = display_create(&vm->device_lock);
+    vm->input = input_create(&input_ops, vm, layout);
+    if (!vm->display || !vm->input)
+        return tv_fail(err, "out of memory");
+    if (vga == TV_VGA_STD) {
+        vm->vga = vga_std_create(&vm->env, pci, PCI_DEVFN(VGA_SLOT, 0));
+        if (!vm->vga)
+            return tv_fail(err, "out of memory");
+        vm->env.mem->vga_window = true;
+        display_attach(vm->display, &vga_std_display_ops, vm->vga);
+        load_font(vm);
+    }
+    return c->display == TV_DISPLAY_NONE ? 0 : open_viewer(vm, err);
+}
+
+void screen_stop(struct tv_vm *vm)
+{
+    vnc_close(vm->vnc);
+    vm->vnc = NULL;
+}
+
+void screen_destroy(struct tv_vm *vm)
+{
+    display_destroy(vm->display);
+    input_destroy(vm->input);
+    free(vm->font);
+}
+
+const char *tv_vm_display_name(const struct tv_vm *vm)
+{
+    return vm->vnc ? vnc_name(vm->vnc) : NULL;
+}
+
+int tv_vm_screenshot(struct tv_vm *vm, const char *path, struct tv_error *err)
+{
+    if (!vm->display)
+        return tv_fail(err, "screenshot %s: the VM has no display; use --vga or --display", path);
+    return display_screenshot(vm->display, path, err);
+}
