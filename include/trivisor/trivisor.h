@@ -63,6 +63,10 @@ struct tv_config {
     const char *keyboard;        /* the guest's keyboard layout; NULL: "us" */
     bool screenshot;             /* tv_vm_screenshot() will be called: have a VGA */
     const char *log;             /* ITEMS:FILE */
+    /* Mode bt: a file that tells the host's perf the names of translated code; "": where perf looks
+     * for it; NULL: none. */
+    const char *perf_map;
+    const char *symbols; /* for it: names of guest addresses, as in System.map; NULL: none */
     const char *gdb;             /* HOST:PORT: wait for a debugger before the first instruction */
 };
 

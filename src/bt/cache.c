@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "bt/bt.h"
+#include "bt/perf_map.h"
 #include "util/error.h"
 
 #define SEGMENT_MIN (UINT64_C(64) << 10) /* more than any block needs */
@@ -229,6 +230,8 @@ static void empty_segment(struct vcpu *cpu, unsigned n)
         forget_jumps(bt);
         bt_forget_returns(bt);
         bt->stats.evictions++;
+        if (cpu->machine->perf_map)
+            perf_map_evicted(cpu->machine->perf_map);
     }
     *s = (struct bt_segment){.code_used = n ? 0 : (uint32_t)bt->code_start};
 }

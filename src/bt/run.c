@@ -11,6 +11,7 @@
 #include "bt/gs.h"
 #include "bt/host.h"
 #include "bt/options.h"
+#include "bt/perf_map.h"
 #include "interp/native.h"
 #include "util/error.h"
 
@@ -600,6 +601,8 @@ static void bt_vcpu_fini(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
     if (bt) {
+        if (cpu->machine->perf_map && bt->exec)
+            perf_map_finish(cpu->machine->perf_map, bt);
         bt_cache_free(bt);
         bt_stacks_free(bt);
         bt_verify_free(bt);
@@ -645,6 +648,8 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     }
     bt_make_stubs(bt);
     bt->segments[0].code_used = (uint32_t)bt->code_start;
+    if (cpu->machine->perf_map)
+        perf_map_stubs(cpu->machine->perf_map, bt);
     cpu->bt = bt;
     cpu->interp->flushed = on_flush;
     if (cpu->machine->verify && bt_verify_create(cpu, err) < 0) {

@@ -1,5 +1,6 @@
 /* One block: decode, find where flags are wanted, emit. */
 #include "bt/translate.h"
+#include "bt/perf_map.h"
 
 #include <stdlib.h>
 
@@ -261,6 +262,8 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     memcpy(b->faults, t->faults, t->fault_count * sizeof t->faults[0]);
     bt_cache_commit(bt, t->e.at);
     bt_block_add(bt, b);
+    if (cpu->machine->perf_map)
+        perf_map_block(cpu->machine->perf_map, b);
     bt->stats.blocks++;
     bt->stats.instructions += t->count;
     bt->stats.code_bytes += (uint64_t)(t->e.at - code);

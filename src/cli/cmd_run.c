@@ -135,6 +135,7 @@ enum option_id {
     OPT_VERIFY,
     OPT_STATS,
     OPT_LOG,
+    OPT_SYMBOLS,
     OPT_GDB,
     OPT_DISPLAY,
     OPT_VGA,
@@ -162,6 +163,7 @@ static const struct option options[] = {
     {"verify", no_argument, NULL, OPT_VERIFY},
     {"stats", no_argument, NULL, OPT_STATS},
     {"log", required_argument, NULL, OPT_LOG},
+    {"symbols", required_argument, NULL, OPT_SYMBOLS},
     {"gdb", required_argument, NULL, OPT_GDB},
     {"display", required_argument, NULL, OPT_DISPLAY},
     {"vga", required_argument, NULL, OPT_VGA},
@@ -241,7 +243,15 @@ static int parse_option(struct run_options *o, int id)
         o->stats = true;
         return EXIT_OK;
     case OPT_LOG:
-        c->log = optarg;
+        if (strcmp(optarg, "perfmap") == 0)
+            c->perf_map = "";
+        else if (strncmp(optarg, "perfmap:", 8) == 0)
+            c->perf_map = optarg + 8;
+        else
+            c->log = optarg;
+        return EXIT_OK;
+    case OPT_SYMBOLS:
+        c->symbols = optarg;
         return EXIT_OK;
     case OPT_GDB:
         c->gdb = optarg;

@@ -46,6 +46,7 @@ struct machine {
     unsigned vcpu_count;
     uint64_t tcache;  /* bytes of translation cache for each vCPU; 0: the default */
     uint32_t bt_off;  /* optimizations that the translator leaves out: enum bt_option */
+    struct perf_map *perf_map; /* of translated code; NULL: none */
     bool verify; /* --verify: check cached code against memory before it runs, translated code
                     against the interpreter */
 };

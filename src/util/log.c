@@ -35,7 +35,7 @@ int log_open(struct event_log *log, const char *spec, struct tv_error *err)
         else if (item < 0)
             return tv_fail(err,
                            "--log: unknown item '%.*s'; want int, cr, msr, cpuid, io, mmio, exec, "
-                           "cpu, dev, reset, verify or all",
+                           "cpu, dev, reset, verify, all, or perfmap alone",
                            (int)len, p);
         else
             mask |= UINT32_C(1) << item;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bt/options.h"
+#include "bt/perf_map.h"
 #include "gdb/gdb.h"
 #include "util/error.h"
 #include "vm/modes.h"
@@ -166,6 +167,8 @@ static void free_config(struct tv_config *c)
     free((char *)c->append);
     free((char *)c->serial_path);
     free((char *)c->log);
+    free((char *)c->perf_map);
+    free((char *)c->symbols);
     free((char *)c->gdb);
     free((char *)c->display_address);
     free((char *)c->vnc_password);
@@ -183,6 +186,8 @@ static void copy_config(struct tv_config *to, const struct tv_config *from)
     to->append = copy_string(from->append ? from->append : "");
     to->serial_path = copy_string(from->serial_path);
     to->log = copy_string(from->log);
+    to->perf_map = copy_string(from->perf_map);
+    to->symbols = copy_string(from->symbols);
     to->bt_opt = copy_string(from->bt_opt);
     to->gdb = copy_string(from->gdb);
     to->display_address = copy_string(from->display_address);
@@ -260,6 +265,11 @@ static int build(struct tv_vm *vm, struct tv_error *err)
     if (c->verify)
         m->log.mask |= 1u << LOG_VERIFY;
     m->tcache = c->tcache;
+    if (c->perf_map && mode != TV_MODE_BT)
+        return tv_fail(err, "--log perfmap: this mode translates nothing; add --mode bt");
+    if (c->perf_map &&
+        !(m->perf_map = perf_map_create(c->perf_map[0] ? c->perf_map : NULL, c->symbols, err)))
+        return -1;
     if (c->bt_opt && bt_parse_options(c->bt_opt, &m->bt_off, err) < 0)
         return -1;
     vclock_init(&m->clock);
@@ -418,6 +428,7 @@ void tv_vm_destroy(struct tv_vm *vm)
     for (unsigned i = 0; i < VCPUS_MAX; i++)
         vcpu_destroy(vm->machine.vcpus[i]);
     physmem_destroy(vm->machine.mem);
+    perf_map_free(vm->machine.perf_map);
     log_close(&vm->machine.log);
     free_config(&vm->config);
     pthread_cond_destroy(&vm->changed);

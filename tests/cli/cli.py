@@ -33,6 +33,12 @@ def expect_error(name, status, words, *args):
         check(name + f": says {word!r}", word in result.stderr, result.stderr)
 
 
+def perf_map():
+    expect_error("perfmap wants bt", 1, ["perfmap", "--mode bt"], "run", "--kernel", "/dev/null", "--mode", "interp", "--log", "perfmap:/dev/null")
+    expect_error("no symbols", 1, ["--symbols", "/nonexistent"], "run", "--kernel", "/dev/null", "--mode", "bt",
+                 "--log", "perfmap:/dev/null", "--symbols", "/nonexistent")
+
+
 def usage():
     result = run("--help")
     check("help", result.returncode == 0 and not result.stderr)
@@ -85,6 +91,7 @@ def modes():
 
 
 usage()
+perf_map()
 files()
 modes()
 print("failed" if failures else "passed")
