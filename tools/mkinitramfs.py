@@ -50,7 +50,7 @@ def main():
     args = parser.parse_args()
 
     cpio = Cpio()
-    for directory in "bin dev proc sys tmp root etc".split():
+    for directory in "bin dev etc lib proc root sys tmp".split():
         cpio.add(directory, stat.S_IFDIR | 0o755)
     cpio.add("dev/console", stat.S_IFCHR | 0o600, rdev=(5, 1))
     cpio.add("dev/null", stat.S_IFCHR | 0o666, rdev=(1, 3))

@@ -72,6 +72,8 @@ static void registers_write(void *opaque, uint64_t offset, unsigned size, uint64
             vga_port_write(&s->vga, 0x3c0 + at - VGA_AT + i, (uint8_t)(value >> (8 * i)));
     } else if (at >= VBE_AT && at < VBE_AT + 2 * VBE_REGS && size == 2 && !(at & 1)) {
         vbe_write(&s->vga, (at - VBE_AT) / 2, (uint16_t)value);
+    } else if (at >= EXTENSION_AT && at < EXTENSION_AT + EXTENSION_SIZE) {
+        /* a driver sets the byte order; there is one */
     } else if (log_on(s->vga.env->log, LOG_DEV)) {
         log_write(s->vga.env->log, LOG_DEV, "VGA: write of %#llx to register %#x",
                   (unsigned long long)value, at);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "dev/i8042.h"
+#include "dev/svga.h"
 #include "dev/vga_std.h"
 #include "ui/display.h"
 #include "ui/input.h"
@@ -88,7 +89,7 @@ void screen_reset(struct tv_vm *vm)
     if (!vm->vga || !vm->config.kernel)
         return;
     pthread_mutex_lock(&vm->device_lock);
-    vga_set_text_mode(vga_std_core(vm->vga), vm->font);
+    vga_set_text_mode(vm->vga, vm->font);
     pthread_mutex_unlock(&vm->device_lock);
 }
 
@@ -127,6 +128,28 @@ static int open_viewer(struct tv_vm *vm, struct tv_error *err)
     return vm->vnc ? 0 : -1;
 }
 
+static int create_adapter(struct tv_vm *vm, enum tv_vga vga, struct pci_bus *pci,
+                          struct tv_error *err)
+{
+    unsigned devfn = PCI_DEVFN(VGA_SLOT, 0);
+    if (vga == TV_VGA_SVGA) {
+        struct svga *svga = svga_create(&vm->env, pci, devfn);
+        if (!svga)
+            return tv_fail(err, "out of memory");
+        vm->vga = svga_core(svga);
+        display_attach(vm->display, &svga_display_ops, svga);
+    } else {
+        struct vga_std *std = vga_std_create(&vm->env, pci, devfn);
+        if (!std)
+            return tv_fail(err, "out of memory");
+        vm->vga = vga_std_core(std);
+        display_attach(vm->display, &vga_std_display_ops, std);
+    }
+    vm->env.mem->vga_window = true;
+    load_font(vm);
+    return 0;
+}
+
 int screen_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
 {
     const struct tv_config *c = &vm->config;
@@ -144,14 +167,8 @@ int screen_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
     vm->input = input_create(&input_ops, vm, layout);
     if (!vm->display || !vm->input)
         return tv_fail(err, "out of memory");
-    if (vga == TV_VGA_STD) {
-        vm->vga = vga_std_create(&vm->env, pci, PCI_DEVFN(VGA_SLOT, 0));
-        if (!vm->vga)
-            return tv_fail(err, "out of memory");
-        vm->env.mem->vga_window = true;
-        display_attach(vm->display, &vga_std_display_ops, vm->vga);
-        load_font(vm);
-    }
+    if (vga != TV_VGA_NONE && create_adapter(vm, vga, pci, err) < 0)
+        return -1;
     return c->display == TV_DISPLAY_NONE ? 0 : open_viewer(vm, err);
 }
 

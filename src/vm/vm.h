@@ -52,7 +52,7 @@ struct tv_vm {
     struct i8042 *kbc;
     struct display *display; /* screen.c's: */
     struct input *input;
-    struct vga_std *vga;
+    struct vga *vga;
     struct vnc *vnc;
     uint8_t *font;
     struct chardev *serial;
