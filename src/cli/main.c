@@ -19,6 +19,7 @@ static const char help[] =
     "  --bt-opt LIST       leave out optimizations: -flags,-links,... or none\n"
     "  --cpu NAME[,+F,-F]  host, max, x86-64-v1 .. v4; features to add or remove\n"
     "  --serial WHERE      COM1: stdio (Ctrl-A H helps), none, pty, file:P, unix:P\n"
+    "  --display WHERE     none, vnc, web, with =HOST:PORT; --vga, --screenshot FILE\n"
     "  --debug-exit PORT   a guest write of v to PORT ends with status (v<<1)|1\n"
     "  --no-reboot         a guest reset or triple fault ends with status 3\n"
     "  --on-panic ACTION   a guest panic: notify (default) or exit (status 4)\n"

@@ -58,7 +58,8 @@ def usage():
     expect_error("extra argument", 2, ["extra"], "run", "--kernel", "x", "extra")
     for option, bad in (("--memory", "12Q"), ("--memory", "-1"), ("--cpus", "0"), ("--cpus", "65"), ("--cpus", "two"),
                         ("--mode", "fast"), ("--require", "auto"), ("--serial", "tape"), ("--serial", "file:"),
-                        ("--debug-exit", "0"), ("--debug-exit", "70000"), ("--on-panic", "cry")):
+                        ("--debug-exit", "0"), ("--debug-exit", "70000"), ("--on-panic", "cry"),
+                        ("--display", "tv"), ("--display", "none=1"), ("--vga", "cga")):
         expect_error(f"{option} {bad}", 2, [option, bad], "run", "--kernel", "x", option, bad)
 
 
@@ -75,6 +76,10 @@ def files():
         expect_error("empty kernel", 1, [empty], *base, "--kernel", empty)
         expect_error("noise for a kernel", 1, [noise], *base, "--kernel", noise)
         expect_error("directory for a kernel", 1, [directory], *base, "--kernel", directory)
+        expect_error("unknown keyboard", 1, ["xx", "us, uk, de, fr"], *base, "--kernel", noise, "--display", "vnc=127.0.0.1:0", "--keyboard", "xx")
+        expect_error("open to all", 1, ["0.0.0.0", "--vnc-password"], *base, "--kernel", noise, "--display", "vnc=0.0.0.0:0")
+        expect_error("no such address", 1, ["vnc", "nowhere.invalid"], *base, "--kernel", noise, "--display", "vnc=nowhere.invalid:1")
+        expect_error("no password file", 1, ["/nonexistent/x"], *base, "--kernel", noise, "--display", "web=127.0.0.1:0", "--vnc-password", "/nonexistent/x")
         expect_error("unknown CPU", 1, ["z80"], *base, "--kernel", noise, "--cpu", "z80")
         expect_error("unknown log item", 1, ["frob"], *base, "--kernel", noise, "--log", "frob:" + noise)
         expect_error("log into nowhere", 1, ["/nonexistent/x"], *base, "--kernel", noise, "--log", "int:/nonexistent/x")

@@ -3,14 +3,14 @@ _trivisor()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local options="--kernel --initrd --append --memory --cpus --mode --require --tcache --bt-opt --cpu --serial --debug-exit
-        --no-reboot --on-panic --verify --stats --log --symbols --gdb --quiet --help"
+        --display --vga --keyboard --vnc-password --screenshot --no-reboot --on-panic --verify --stats --log --symbols --gdb --quiet --help"
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         COMPREPLY=($(compgen -W "run modes version --help --version" -- "$cur"))
         return
     fi
     case $prev in
-    --kernel | --initrd | --symbols)
+    --kernel | --initrd | --screenshot | --vnc-password | --symbols)
         compopt -o filenames 2>/dev/null
         COMPREPLY=($(compgen -f -- "$cur"))
         ;;
@@ -18,6 +18,9 @@ _trivisor()
     --require) COMPREPLY=($(compgen -W "bt interp hw" -- "$cur")) ;;
     --cpu) COMPREPLY=($(compgen -W "host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4" -- "$cur")) ;;
     --serial) COMPREPLY=($(compgen -W "stdio none pty file: unix:" -- "$cur")) ;;
+    --display) COMPREPLY=($(compgen -W "none vnc vnc= web web=" -- "$cur")) ;;
+    --vga) COMPREPLY=($(compgen -W "std svga none" -- "$cur")) ;;
+    --keyboard) COMPREPLY=($(compgen -W "us uk de fr es it" -- "$cur")) ;;
     --on-panic) COMPREPLY=($(compgen -W "notify exit" -- "$cur")) ;;
     --log) COMPREPLY=($(compgen -W "int cr msr cpuid io mmio exec cpu dev reset verify perfmap all" -- "$cur")) ;;
     --bt-opt) COMPREPLY=($(compgen -W "all none -flags -links -jumps -blocks -inline -share -returns" -- "$cur")) ;;
