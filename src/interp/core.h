@@ -104,6 +104,7 @@ struct interp {
     uint64_t ip_mask;
     uint64_t stack_mask;
     uintptr_t stack_floor; /* below it, ops return to the main loop instead of calling on */
+    uintptr_t chain_floor; /* the same, where blocks may follow one another */
     struct block *block;   /* that runs */
     struct tlb_exec_entry *ex;
     struct code_mode mode;

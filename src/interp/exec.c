@@ -359,6 +359,7 @@ static bool round_trip(struct vcpu *cpu, bool once, enum vcpu_exit *exit, struct
         *exit = VCPU_EXIT_ERROR;
         return true;
     }
+    in->stack_floor = single ? UINTPTR_MAX : in->chain_floor; /* a branch must come back, too */
     in->block = b;
     cpu->instructions += b->count;
     b->ops[0].fn(cpu, b->ops);
@@ -398,7 +399,7 @@ bool interp_unwound(struct vcpu *cpu, enum vcpu_exit *exit)
 
 void interp_begin(struct vcpu *cpu)
 {
-    cpu->interp->stack_floor = UINTPTR_MAX;
+    cpu->interp->stack_floor = cpu->interp->chain_floor = UINTPTR_MAX;
     interp_mode_changed(cpu);
     refresh_debug(cpu);
 }
@@ -426,7 +427,7 @@ static enum vcpu_exit run(struct vcpu *cpu, bool once, struct tv_error *err)
     /* --verify, logs and single steps want to see every block. */
     bool chain = !once && !cpu->machine->verify && !log_on(&cpu->machine->log, LOG_EXEC) &&
                  !log_on(&cpu->machine->log, LOG_CPU);
-    in->stack_floor = chain ? sp - STACK_BUDGET : UINTPTR_MAX;
+    in->chain_floor = chain ? sp - STACK_BUDGET : UINTPTR_MAX;
     interp_mode_changed(cpu);
     refresh_debug(cpu);
 

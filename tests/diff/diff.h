@@ -7,6 +7,8 @@
  *   guest.c   runs one sequence in the interpreter on a machine with the same address space
  *   main.c    compares, shrinks, reports
  *
+ * 16-bit code runs in segments that begin at CODE_BASE and DATA_BASE.
+ *
  * The address space, the same on both sides; nothing else is mapped below 4 GiB:
  *   CODE_BASE  two pages of code, DATA_BASE  two pages of data and stack
  */
@@ -24,6 +26,10 @@
 #define SEQUENCE_MAX    24  /* instructions */
 #define CODE_MAX        400 /* bytes, with the INT3 at the end */
 #define BATCH           128
+
+/* In the local descriptor table of the native side. */
+#define SELECTOR_CODE16 0x07
+#define SELECTOR_DATA16 0x0f
 
 /* The selectors that Linux gives a program; the guest's GDT has the same. */
 #define SELECTOR_CODE32 0x23
@@ -48,7 +54,7 @@ struct state {
 };
 
 struct test {
-    uint8_t bits;    /* 64 or 32 */
+    uint8_t bits;    /* 64, 32 or 16 */
     uint16_t start;  /* offset of the first instruction in the code pages */
     uint16_t length; /* bytes of code */
     uint8_t count;   /* instructions, without the INT3 */
@@ -92,7 +98,8 @@ static inline void fill_data(uint8_t *data, uint64_t seed)
 
 /* gen.c. `only`: a mnemonic that every instruction must have, or NULL. */
 struct generator;
-struct generator *generator_create(uint64_t seed, const char *only);
+/* `bits`: only such code; 0: all. */
+struct generator *generator_create(uint64_t seed, const char *only, unsigned bits);
 void generator_destroy(struct generator *g);
 void generate(struct generator *g, struct test *test);
 /* Rebuild a test without instruction `index`. */

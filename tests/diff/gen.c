@@ -14,18 +14,21 @@
 struct generator {
     uint64_t seed;
     const char *only;
-    ZydisDecoder decoder64, decoder32;
+    unsigned bits;
+    ZydisDecoder decoder64, decoder32, decoder16;
     uint32_t seen[ZYDIS_MNEMONIC_MAX_VALUE + 1];
     uint64_t total;
 };
 
-struct generator *generator_create(uint64_t seed, const char *only)
+struct generator *generator_create(uint64_t seed, const char *only, unsigned bits)
 {
     struct generator *g = calloc(1, sizeof *g);
     if (!g)
         return NULL;
     g->seed = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
     g->only = only;
+    g->bits = bits;
+    ZydisDecoderInit(&g->decoder16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
     ZydisDecoderInit(&g->decoder64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     ZydisDecoderInit(&g->decoder32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
     return g;
@@ -158,20 +161,29 @@ static void put32(uint8_t *at, uint32_t value)
 }
 
 /* Turn an instruction's memory operand, if it has one, towards the data pages. */
-static void aim(struct generator *g, uint8_t *bytes, const ZydisDecodedInstruction *i, bool is64)
+static void aim(struct generator *g, uint8_t *bytes, const ZydisDecodedInstruction *i,
+                unsigned bits)
 {
+    bool is64 = bits == 64;
+    uint32_t base = bits == 16 ? 0 : DATA_BASE; /* of the data, in its segment */
     if (chance(g, 4))
         return;
     if (i->raw.disp.size == 64 ||
         (i->raw.disp.size && !(i->attributes & ZYDIS_ATTRIB_HAS_MODRM))) { /* moffs */
-        uint64_t address = DATA_BASE + below(g, DATA_SIZE - 64);
+        uint64_t address = base + below(g, DATA_SIZE - 64);
         memcpy(bytes + i->raw.disp.offset, &address, i->raw.disp.size / 8);
         return;
     }
     if (!(i->attributes & ZYDIS_ATTRIB_HAS_MODRM) || i->raw.modrm.mod == 3)
         return;
-    if (i->address_width == 16)
+    if (i->address_width == 16) {
+        if (i->raw.disp.size == 16) {
+            uint16_t value = (uint16_t)(i->raw.modrm.mod == 0 ? 64 + below(g, DATA_SIZE - 256)
+                                                              : below(g, 1024) - 512u);
+            memcpy(bytes + i->raw.disp.offset, &value, 2);
+        }
         return;
+    }
     uint8_t *modrm = bytes + i->raw.modrm.offset;
     uint8_t pointer =
         is64 ? pointers64[below(g, sizeof pointers64)] : pointers32[below(g, sizeof pointers32)];
@@ -192,8 +204,7 @@ static void aim(struct generator *g, uint8_t *bytes, const ZydisDecodedInstructi
     }
     if (i->raw.disp.size == 32) {
         bool absolute = i->raw.modrm.mod == 0;
-        uint32_t value =
-            absolute ? DATA_BASE + 64 + below(g, DATA_SIZE - 256) : below(g, 1024) - 512u;
+        uint32_t value = absolute ? base + 64 + below(g, DATA_SIZE - 256) : below(g, 1024) - 512u;
         put32(bytes + i->raw.disp.offset, value);
     }
 }
@@ -254,14 +265,19 @@ static void random_bytes(struct generator *g, uint8_t *b, bool is64)
     }
 }
 
-static unsigned make_instruction(struct generator *g, uint8_t *out, bool is64,
+static const ZydisDecoder *decoder_of(const struct generator *g, unsigned bits)
+{
+    return bits == 64 ? &g->decoder64 : bits == 32 ? &g->decoder32 : &g->decoder16;
+}
+
+static unsigned make_instruction(struct generator *g, uint8_t *out, unsigned bits,
                                  ZydisDecodedInstruction *i)
 {
-    const ZydisDecoder *decoder = is64 ? &g->decoder64 : &g->decoder32;
+    const ZydisDecoder *decoder = decoder_of(g, bits);
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
     for (;;) {
         uint8_t b[16];
-        random_bytes(g, b, is64);
+        random_bytes(g, b, bits == 64);
         if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, b, 15, i, operands)) ||
             unwanted(i, operands))
             continue;
@@ -271,7 +287,7 @@ static unsigned make_instruction(struct generator *g, uint8_t *out, bool is64,
         if (!g->only && g->seen[i->mnemonic] > 64 + 8 * (g->total / 1400))
             continue;
         ZydisMnemonic mnemonic = i->mnemonic;
-        aim(g, b, i, is64);
+        aim(g, b, i, bits);
         if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, b, 15, i, operands)) ||
             i->mnemonic != mnemonic || unwanted(i, operands))
             continue;
@@ -331,15 +347,23 @@ static void fill_lane(struct generator *g, uint8_t *lane, unsigned kind)
     }
 }
 
-static void fill_state(struct generator *g, struct state *s, bool is64)
+static void fill_state(struct generator *g, struct state *s, unsigned bits)
 {
+    bool is64 = bits == 64;
+    uint32_t base = bits == 16 ? 0 : DATA_BASE;
     memset(s, 0, sizeof *s);
     for (unsigned i = 0; i < 16; i++)
         s->gpr[i] = integer(g);
     static const uint8_t pointer_registers[] = {3, 5, 6, 7, 12, 13, 14, 4};
     for (unsigned i = 0; i < sizeof pointer_registers; i++)
-        s->gpr[pointer_registers[i]] = DATA_BASE + 1024 + below(g, DATA_SIZE - 2048);
-    s->gpr[4] &= ~UINT64_C(7);
+        s->gpr[pointer_registers[i]] =
+            base + (chance(g, 85)   ? 1024 + below(g, DATA_SIZE - 2048)
+                    : chance(g, 70) ? 4096 - below(g, 64)        /* into the second page */
+                                    : DATA_SIZE - below(g, 64)); /* out of it */
+    /* 16-bit operands have the sums of two. */
+    if (bits == 16)
+        s->gpr[6] = below(g, 512), s->gpr[7] = below(g, 512);
+    s->gpr[4] = (base + 1024 + below(g, DATA_SIZE - 2048)) & ~UINT64_C(7);
     for (unsigned i = 1; i <= 2; i++)
         if (chance(g, 70))
             s->gpr[i] = below(g, 100);
@@ -381,7 +405,7 @@ static void fill_state(struct generator *g, struct state *s, bool is64)
  * data. */
 static void fix_up(struct generator *g, struct test *t)
 {
-    const ZydisDecoder *decoder = t->bits == 64 ? &g->decoder64 : &g->decoder32;
+    const ZydisDecoder *decoder = decoder_of(g, t->bits);
     unsigned starts[SEQUENCE_MAX + 1];
     unsigned at = 0;
     for (unsigned n = 0; n < t->count; n++) {
@@ -410,16 +434,57 @@ static void fix_up(struct generator *g, struct test *t)
     t->length = (uint16_t)(at + 1);
 }
 
+/* Do the instructions leave RCX alone, so that a LOOP comes to an end? */
+static bool keeps_rcx(const struct generator *g, const struct test *t)
+{
+    unsigned at = 0;
+    for (unsigned n = 0; n < t->count; at += t->lengths[n++]) {
+        ZydisDecodedInstruction i;
+        ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+        if (!ZYAN_SUCCESS(
+                ZydisDecoderDecodeFull(decoder_of(g, t->bits), t->code + at, t->lengths[n], &i, o)))
+            return false;
+        for (unsigned k = 0; k < i.operand_count; k++)
+            if (o[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                (o[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
+                (ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o[k].reg.value) ==
+                     ZYDIS_REGISTER_RCX ||
+                 o[k].reg.value == ZYDIS_REGISTER_CH))
+                return false;
+        if (i.raw.imm[0].is_relative && i.meta.category == ZYDIS_CATEGORY_CALL)
+            return false; /* a RET might go anywhere */
+    }
+    return true;
+}
+
+/* Now and then, everything from some instruction on is done a few times. */
+static void add_loop(struct generator *g, struct test *t)
+{
+    unsigned from = below(g, t->count), start = 0, end = 0;
+    for (unsigned n = 0; n < t->count; n++) {
+        start += n < from ? t->lengths[n] : 0;
+        end += t->lengths[n];
+    }
+    if (t->count == SEQUENCE_MAX || end - start > 120 || !keeps_rcx(g, t))
+        return;
+    t->code[end] = 0xe2;
+    t->code[end + 1] = (uint8_t)(start - (end + 2));
+    t->lengths[t->count++] = 2;
+    t->before.gpr[1] = 2 + below(g, 6);
+    t->code[end + 2] = 0xcc;
+    t->length = (uint16_t)(end + 3);
+}
+
 void generate(struct generator *g, struct test *t)
 {
     memset(t, 0, sizeof *t);
-    t->bits = chance(g, 70) ? 64 : 32;
-    bool is64 = t->bits == 64;
+    unsigned kind = below(g, 100);
+    t->bits = g->bits ? (uint8_t)g->bits : kind < 60 ? 64 : kind < 85 ? 32 : 16;
     unsigned count = 1 + below(g, chance(g, 20) ? SEQUENCE_MAX : 6);
     unsigned at = 0;
     for (unsigned n = 0; n < count; n++) {
         ZydisDecodedInstruction i;
-        unsigned length = make_instruction(g, t->code + at, is64, &i);
+        unsigned length = make_instruction(g, t->code + at, t->bits, &i);
         t->lengths[n] = (uint8_t)length;
         at += length;
     }
@@ -427,8 +492,10 @@ void generate(struct generator *g, struct test *t)
     /* Often across the page boundary. */
     t->start = chance(g, 25) ? (uint16_t)(0x1000 - below(g, at + 1)) : (uint16_t)below(g, 0x800);
     t->data_seed = r64(g) | 1;
-    fill_state(g, &t->before, is64);
+    fill_state(g, &t->before, t->bits);
     fix_up(g, t);
+    if (chance(g, 15))
+        add_loop(g, t);
 }
 
 void remove_instruction(struct test *t, unsigned index)

@@ -134,7 +134,7 @@ static void load_state(struct guest *g, const struct test *t)
     const struct state *s = &t->before;
     cpu_reset(cpu, false);
     memcpy(cpu->gpr, s->gpr, sizeof cpu->gpr);
-    cpu->rip = CODE_BASE + t->start;
+    cpu->rip = t->bits == 16 ? t->start : CODE_BASE + t->start;
     cpu_set_rflags(cpu, (uint32_t)s->rflags);
     cpu->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     cpu->cr3 = PML4;
@@ -148,6 +148,13 @@ static void load_state(struct guest *g, const struct test *t)
     cpu->seg[CS] =
         t->bits == 64 ? flat(SELECTOR_CODE64, code | SEG_L) : flat(SELECTOR_CODE32, code | SEG_DB);
     cpu->seg[SS] = cpu->seg[DS] = cpu->seg[ES] = flat(SELECTOR_DATA, data);
+    if (t->bits == 16) {
+        const uint32_t code16 = code & ~(uint32_t)SEG_G,
+                       data16 = SEG_P | 3u << SEG_DPL_SHIFT | SEG_S | 3;
+        cpu->seg[CS] = (struct segment){SELECTOR_CODE16, code16, 0xffff, CODE_BASE};
+        cpu->seg[SS] = cpu->seg[DS] = cpu->seg[ES] =
+            (struct segment){SELECTOR_DATA16, data16, 0xffff, DATA_BASE};
+    }
     cpu->seg[FS] = cpu->seg[GS] = flat(0, SEG_UNUSABLE);
     cpu->gdtr = (struct table_register){HIGH + GDT, 0x37};
     cpu->idtr = (struct table_register){HIGH + IDT, 0xfff};

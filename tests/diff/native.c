@@ -9,6 +9,7 @@
  * Usage: diff-native SHARED-FD COMMAND-FD REPLY-FD: a byte on COMMAND-FD starts a batch, one on
  * REPLY-FD ends it.
  */
+#include <asm/ldt.h>
 #include <asm/prctl.h>
 #include <cpuid.h>
 #include <signal.h>
@@ -104,12 +105,18 @@ static void load_state(const struct test *t, ucontext_t *uc)
     greg_t *g = uc->uc_mcontext.gregs;
     for (unsigned i = 0; i < 16; i++)
         g[greg_of[i]] = (greg_t)s->gpr[i];
-    g[REG_RIP] = CODE_BASE + t->start;
+    g[REG_RIP] = t->bits == 16 ? t->start : CODE_BASE + t->start;
     g[REG_EFL] = (greg_t)s->rflags;
     uint64_t selectors = (uint64_t)g[REG_CSGSFS];
-    selectors =
-        (selectors & ~UINT64_C(0xffff)) | (t->bits == 32 ? SELECTOR_CODE32 : SELECTOR_CODE64);
+    uint64_t cs = t->bits == 16   ? SELECTOR_CODE16
+                  : t->bits == 32 ? SELECTOR_CODE32
+                                  : SELECTOR_CODE64;
+    uint64_t ss = t->bits == 16 ? SELECTOR_DATA16 : SELECTOR_DATA;
+    selectors = (selectors & UINT64_C(0x0000ffffffff0000)) | cs | ss << 48;
     g[REG_CSGSFS] = (greg_t)selectors;
+    uc->uc_flags |= 6; /* SS is there, and shall be restored as it is */
+    uint16_t ds = (uint16_t)ss;
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(ds));
 
     uint8_t *x = (uint8_t *)uc->uc_mcontext.fpregs;
     uint64_t bv = 3;
@@ -210,6 +217,13 @@ int main(int argc, char **argv)
     at.opmask = component_offset(5, supported);
     at.zmm_high = component_offset(6, supported);
     at.zmm16 = component_offset(7, supported);
+
+    struct user_desc code16 = {
+        .entry_number = 0, .base_addr = CODE_BASE, .limit = 0xffff, .contents = 2};
+    struct user_desc data16 = {.entry_number = 1, .base_addr = DATA_BASE, .limit = 0xffff};
+    if (syscall(SYS_modify_ldt, 1, &code16, sizeof code16) < 0 ||
+        syscall(SYS_modify_ldt, 1, &data16, sizeof data16) < 0)
+        return 3;
 
     const stack_t stack = {
         .ss_sp = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),

@@ -87,6 +87,24 @@ static void test_debugger(void)
     bare_free(b);
 }
 
+GUEST(branches, "1: incq %rax\n" /* 0 */
+                "popfq\n"        /* 3 */
+                "jmp 1b\n");     /* 4 */
+
+/* A single step ends at a branch whose target is at hand, too. */
+static void test_step_branch(void)
+{
+    struct bare *b = bare_new();
+    bare_load(b, BARE_CODE, branches);
+    b->cpu->gpr[RAX] = 0;
+    for (unsigned i = 0; i < 3; i++)
+        bare_put(b, BARE_STACK - 24 + 8 * i, FLAG_ONE | (i == 2 ? FLAG_TF : 0));
+    b->cpu->gpr[RSP] = BARE_STACK - 24;
+    CHECK(bare_run(b, BARE_CODE) == VEC_DB);
+    CHECK(bare_fault_rip(b, false) == BARE_CODE && b->cpu->gpr[RAX] == 3);
+    bare_free(b);
+}
+
 /* interp_step() carries out one instruction, and counts it. */
 static void test_step(void)
 {
@@ -108,5 +126,6 @@ int main(void)
     test_single_step();
     test_debugger();
     test_step();
+    test_step_branch();
     return check_result();
 }
