@@ -137,7 +137,7 @@ static uint64_t operand(struct vcpu *cpu, const struct op *op, const struct nati
     /* An 80-bit operand is accessed as eight bytes and two: a fault of the first comes before the
      * end of the segment. */
     if (n->size == 10 && UNLIKELY(cpu->interp->mode.bits != 64) &&
-        addr_offset(cpu, op) > 0xfffffff5) {
+        addr_offset(cpu, op) + 9 > cpu->seg[op->seg].limit) {
         uint64_t first = addr_any(cpu, op, 8, n->store);
         if (n->store)
             interp_probe_write(cpu, op, first, 8);

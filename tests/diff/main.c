@@ -193,8 +193,7 @@ static uint32_t undefined_flags(const struct test *t)
     return undefined;
 }
 
-/* Has the sequence an instruction with a write mask? How alignment checking treats what a mask
- * leaves out is the implementation's own affair. */
+/* Has the sequence an instruction with a write mask? */
 static bool has_masked(const struct test *t)
 {
     ZydisDecoder decoder = decoder_of(t);
@@ -204,21 +203,45 @@ static bool has_masked(const struct test *t)
         if (!ZYAN_SUCCESS(
                 ZydisDecoderDecodeFull(&decoder, t->code + at, t->length - at, &i, operands)))
             return false;
-        if (i.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU || i.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
-            i.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU)
+        switch (i.mnemonic) {
+        case ZYDIS_MNEMONIC_MASKMOVDQU:
+        case ZYDIS_MNEMONIC_MASKMOVQ:
+        case ZYDIS_MNEMONIC_VMASKMOVDQU:
+        case ZYDIS_MNEMONIC_VMASKMOVPS:
+        case ZYDIS_MNEMONIC_VMASKMOVPD:
+        case ZYDIS_MNEMONIC_VPMASKMOVD:
+        case ZYDIS_MNEMONIC_VPMASKMOVQ:
             return true;
+        default:
+            break;
+        }
         if (i.avx.mask.reg > ZYDIS_REGISTER_K0 && i.avx.mask.reg <= ZYDIS_REGISTER_K7)
             return true;
     }
     return false;
 }
 
+static bool is_access_fault(uint32_t vector)
+{
+    return vector == 12 || vector == 13 || vector == 14 || vector == 17;
+}
+
+/*
+ * What is left out because it is the implementation's own affair: which of several faults of one
+ * instruction comes first where it has two operands in memory, or one that a mask leaves parts of
+ * out (at the end of the address space, with alignment checking), and the address within the page
+ * that is reported for a large operand.
+ */
 static bool differs(const struct test *t, const struct outcome *n, const struct outcome *g,
                     struct difference *d)
 {
     const struct state *a = &n->after, *b = &g->after;
     d->length = 0;
     d->text[0] = 0;
+    if (is_access_fault(a->vector) && is_access_fault(b->vector) &&
+        (a->vector != b->vector || a->vector == 17) &&
+        (has_masked(t) || (a->rip == b->rip && has_two_operands(mnemonic_at(t, a->rip)))))
+        return false;
     if ((a->vector == 17 || b->vector == 17) && has_masked(t))
         return false;
     d->undefined = undefined_flags(t) & 0x8d5;
@@ -237,7 +260,7 @@ static bool differs(const struct test *t, const struct outcome *n, const struct 
     compare64(d, "vector", -1, a->vector, b->vector);
     if (a->vector == 14 && b->vector == 14) {
         /* Of a masked access hardware may report the start of the operand, not the element. */
-        if ((a->cr2 >> 12 != b->cr2 >> 12 || a->cr2 - b->cr2 + 64 > 128) &&
+        if ((a->cr2 >> 12 != b->cr2 >> 12 || a->cr2 - b->cr2 + 128 > 256) &&
             !has_two_operands(mnemonic_at(t, a->rip)))
             compare64(d, "cr2", -1, a->cr2, b->cr2);
         /* Linux hides from programs which kernel pages are there: it always says "present". */
@@ -269,12 +292,8 @@ static bool differs(const struct test *t, const struct outcome *n, const struct 
 
 static void print_test(const struct test *t)
 {
-    ZydisDecoder decoder;
+    ZydisDecoder decoder = decoder_of(t);
     ZydisFormatter formatter;
-    if (t->bits == 64)
-        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    else
-        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
     unsigned base = t->start + (t->bits == 16 ? 0 : CODE_BASE);
     printf("%d-bit code:\n", t->bits);
