@@ -47,6 +47,9 @@ struct machine {
     uint64_t tcache;  /* bytes of translation cache for each vCPU; 0: the default */
     uint32_t bt_off;  /* optimizations that the translator leaves out: enum bt_option */
     struct perf_map *perf_map; /* of translated code; NULL: none */
+    /* See register_port.h; NULL: there is none. Any vCPU's thread, no lock held. */
+    void (*register_port)(void *opaque, uint64_t *gpr);
+    void *register_port_opaque;
     bool verify; /* --verify: check cached code against memory before it runs, translated code
                     against the interpreter */
 };

@@ -284,6 +284,12 @@ void i8042_mouse(struct i8042 *kbc, int dx, int dy, int dz, unsigned buttons)
     fill(kbc);
 }
 
+void i8042_mouse_interrupt(struct i8042 *kbc)
+{
+    ps2_mouse_nudge(&kbc->mouse);
+    fill(kbc);
+}
+
 static const struct state_field fields[] = {
     STATE_ARRAY(struct i8042, ram, 0),        STATE(struct i8042, command, 0),
     STATE(struct i8042, last_was_command, 0), STATE(struct i8042, gate, 1),

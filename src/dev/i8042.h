@@ -19,6 +19,9 @@ bool i8042_key(struct i8042 *kbc, const uint8_t *scancodes, unsigned count);
 /* The keyboard's lights: bit 0 scroll lock, 1 num lock, 2 caps lock. Device lock held. */
 unsigned i8042_leds(const struct i8042 *kbc);
 
+/* A packet without movement: the mouse's driver is to look elsewhere. Device lock held. */
+void i8042_mouse_interrupt(struct i8042 *kbc);
+
 #define MOUSE_LEFT   1
 #define MOUSE_RIGHT  2
 #define MOUSE_MIDDLE 4

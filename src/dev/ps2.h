@@ -100,6 +100,8 @@ struct ps2_mouse {
 void ps2_mouse_write(struct ps2_mouse *m, uint8_t byte);
 /* It moves; see i8042_mouse(). */
 void ps2_mouse_move(struct ps2_mouse *m, int dx, int dy, int dz, unsigned buttons);
+/* Send a packet without movement, unless packets are on their way. */
+void ps2_mouse_nudge(struct ps2_mouse *m);
 /* The queue has room again: send what has moved since. */
 void ps2_mouse_report(struct ps2_mouse *m);
 

@@ -70,6 +70,12 @@ void ps2_mouse_report(struct ps2_mouse *m)
         put_packet(m);
 }
 
+void ps2_mouse_nudge(struct ps2_mouse *m)
+{
+    if (m->reporting && !m->remote && !m->wrap && !m->command && m->queue.count == 0)
+        put_packet(m);
+}
+
 void ps2_mouse_move(struct ps2_mouse *m, int dx, int dy, int dz, unsigned buttons)
 {
     m->buttons = buttons & 7;

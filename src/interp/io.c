@@ -1,4 +1,5 @@
 /* Port I/O: IN, OUT, INS, OUTS with their permission checks. */
+#include "cpu/register_port.h"
 #include "interp/system.h"
 
 /* CPL above IOPL, or virtual-8086 mode: the TSS's permission bitmap decides (SDM vol. 1, 19.5.2).
@@ -51,6 +52,10 @@ static uint16_t port_of(const struct vcpu *cpu, const struct op *op)
 static void op_in(struct vcpu *cpu, const struct op *op)
 {
     uint16_t port = port_of(cpu, op);
+    if (register_port_in(cpu->machine, port, op->size, cpu->gpr)) { /* at any privilege level */
+        finish(cpu, op);
+        return;
+    }
     check_permission(cpu, op, port, op->size);
     check_breakpoint(cpu, port, op->size);
     reg_set(cpu, RAX, 0, op->size, machine_in(cpu->machine, port, op->size));

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "cpu/msr.h"
+#include "cpu/register_port.h"
 #include "dev/lapic.h"
 #include "kvm/internal.h"
 #include "util/error.h"
@@ -45,11 +46,36 @@ static void eat_kicks(void)
 
 /* ---- Exits ---- */
 
+/* An IN that changes other registers than EAX. */
+static bool register_port(struct vcpu *cpu, uint8_t *data)
+{
+    struct kvm_run *run = cpu->kvm->run;
+    struct kvm_regs r;
+    if (run->io.direction != KVM_EXIT_IO_IN || run->io.port != REGISTER_PORT ||
+        run->io.count != 1 || kvm_ioctl(cpu->kvm->fd, KVM_GET_REGS, &r) < 0)
+        return false;
+    uint64_t gpr[16] = {
+        [RAX] = r.rax, [RBX] = r.rbx, [RCX] = r.rcx, [RDX] = r.rdx, [RSI] = r.rsi, [RDI] = r.rdi};
+    if (!register_port_in(cpu->machine, run->io.port, run->io.size, gpr))
+        return false;
+    memcpy(data, &gpr[RAX], 4);
+    r.rax = gpr[RAX];
+    r.rbx = gpr[RBX];
+    r.rcx = gpr[RCX];
+    r.rdx = gpr[RDX];
+    r.rsi = gpr[RSI];
+    r.rdi = gpr[RDI];
+    kvm_ioctl(cpu->kvm->fd, KVM_SET_REGS, &r);
+    return true;
+}
+
 static void port_io(struct vcpu *cpu)
 {
     struct kvm_run *run = cpu->kvm->run;
     uint8_t *data = (uint8_t *)run + run->io.data_offset;
     unsigned size = run->io.size;
+    if (register_port(cpu, data))
+        return;
     for (uint32_t i = 0; i < run->io.count; i++, data += size) {
         uint32_t value = 0;
         if (run->io.direction == KVM_EXIT_IO_OUT) {

@@ -6,6 +6,7 @@
  *   PCI INTx   --+--> PIRQ routing of the ISA bridge ----> 8259 pair
  *                '--> IO-APIC, pins 16..19
  */
+#include "dev/backdoor.h"
 #include "dev/debug_exit.h"
 #include "dev/debugcon.h"
 #include "dev/i8042.h"
@@ -20,6 +21,7 @@
 #include "dev/reset_control.h"
 #include "dev/rtc.h"
 #include "dev/uart.h"
+#include "dev/vmmouse.h"
 #include "util/error.h"
 #include "vm/screen.h"
 #include "vm/vm.h"
@@ -40,6 +42,20 @@ static void set_extint(void *opaque, int pin, int level)
 {
     (void)pin;
     lapics_set_extint(opaque, level);
+}
+
+static void call_backdoor(void *opaque, uint64_t *gpr)
+{
+    struct tv_vm *vm = opaque;
+    struct backdoor_call c = {(uint32_t)gpr[RAX], (uint32_t)gpr[RBX], (uint32_t)gpr[RCX],
+                              (uint32_t)gpr[RDX], (uint32_t)gpr[RSI], (uint32_t)gpr[RDI]};
+    backdoor_call(vm->backdoor, &c);
+    gpr[RAX] = c.eax;
+    gpr[RBX] = c.ebx;
+    gpr[RCX] = c.ecx;
+    gpr[RDX] = c.edx;
+    gpr[RSI] = c.esi;
+    gpr[RDI] = c.edi;
 }
 
 static void quit_from_console(void *vm)
@@ -72,6 +88,10 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
         port92_create(env, (struct irq_line){0}); /* A20 is always open: nobody masks it */
     vm->kbc = i8042_create(env, isa_irq(vm, 1), isa_irq(vm, 12),
                            (struct irq_line){port92_set_kbc_a20, port92, 0});
+    vm->backdoor = backdoor_create(env);
+    vm->vmmouse = vmmouse_create(env, vm->backdoor, vm->kbc);
+    m->register_port = call_backdoor;
+    m->register_port_opaque = vm;
     port80_create(env);
     debugcon_create(env, NULL);
     pvpanic_create(env);

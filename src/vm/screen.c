@@ -7,6 +7,7 @@
 #include "dev/i8042.h"
 #include "dev/svga.h"
 #include "dev/vga_std.h"
+#include "dev/vmmouse.h"
 #include "ui/display.h"
 #include "ui/input.h"
 #include "ui/keymap.h"
@@ -51,7 +52,11 @@ static void send_mouse(void *opaque, int dx, int dy, int dz, unsigned buttons)
 
 static bool send_absolute(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons)
 {
-    return false;
+    struct tv_vm *vm = opaque;
+    pthread_mutex_lock(&vm->device_lock);
+    bool taken = vmmouse_move(vm->vmmouse, x, y, dz, buttons);
+    pthread_mutex_unlock(&vm->device_lock);
+    return taken;
 }
 
 static const struct input_ops input_ops = {send_key, keyboard_leds, send_mouse, send_absolute};

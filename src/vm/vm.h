@@ -50,6 +50,8 @@ struct tv_vm {
     struct ioapic *ioapic;
     struct piix4_pm *pm; /* for the power button */
     struct i8042 *kbc;
+    struct backdoor *backdoor;
+    struct vmmouse *vmmouse;
     struct display *display; /* screen.c's: */
     struct input *input;
     struct vga *vga;
