@@ -1,0 +1,301 @@
+/*
+ * What a stub has mapped: a TLB of its address space, as large as it likes to be.
+ *
+ * A page is mapped when an access to it faults and the guest's page tables allow the access, for
+ * writing only once its dirty bit is set. It goes when the guest flushes it. When the guest flushes
+ * everything (the tag of the interpreter's TLB is another one) each page is looked up again and
+ * stays if nothing has changed.
+ *
+ * No page is mapped for writing that an engine has made code from (physmem.page_flags), and none
+ * for execution that holds an instruction which would tell the guest about the host.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "cpu/machine.h"
+#include "cpu/paging.h"
+#include "dev/lapic.h"
+#include "direct/internal.h"
+
+#define AROUND 16 /* pages that are mapped together */
+#define PF_WRITE 2u
+#define PF_FETCH 16u
+
+bool space_create_pages(struct space *s)
+{
+    s->pages = calloc(SPACE_PAGES, sizeof *s->pages);
+    s->hash = calloc(SPACE_HASH, sizeof *s->hash);
+    s->free = 0;
+    s->count = 0;
+    s->top = 1;
+    if (s->pages && s->hash)
+        return true;
+    space_free_pages(s);
+    return false;
+}
+
+void space_free_pages(struct space *s)
+{
+    free(s->pages);
+    free(s->hash);
+    s->pages = NULL;
+    s->hash = NULL;
+}
+
+static uint32_t *chain(struct space *s, uint64_t linear)
+{
+    return &s->hash[(linear >> PAGE_SHIFT ^ linear >> 25) & (SPACE_HASH - 1)];
+}
+
+static struct stub_page *find(struct space *s, uint64_t linear, bool large)
+{
+    linear &= ~((large ? LARGE_PAGE : PAGE_SIZE) - 1);
+    for (uint32_t i = *chain(s, linear); i; i = s->pages[i].next)
+        if (s->pages[i].linear == linear && s->pages[i].large == large)
+            return &s->pages[i];
+    return NULL;
+}
+
+static uint64_t size_of(const struct stub_page *p)
+{
+    return p->large ? LARGE_PAGE : PAGE_SIZE;
+}
+
+static void drop(struct space *s, struct stub_page *p)
+{
+    stub_unmap(&s->stub, p->linear, size_of(p));
+    uint32_t number = (uint32_t)(p - s->pages), *at = chain(s, p->linear);
+    while (*at != number)
+        at = &s->pages[*at].next;
+    *at = p->next;
+    *p = (struct stub_page){.next = s->free};
+    s->free = number;
+    s->count--;
+}
+
+static void drop_all(struct space *s)
+{
+    for (uint32_t i = 1; i < s->top; i++)
+        if (s->pages[i].used)
+            drop(s, &s->pages[i]);
+}
+
+static void map(struct direct *d, struct space *s, uint64_t linear, uint64_t index, int protection,
+                bool large)
+{
+    struct stub_page *p = find(s, linear, large);
+    if (!p) {
+        if (!s->free && s->top == SPACE_PAGES)
+            drop_all(s);
+        uint32_t number = s->free ? s->free : s->top++;
+        p = &s->pages[number];
+        if (s->free)
+            s->free = p->next;
+        uint32_t *at = chain(s, linear);
+        *p = (struct stub_page){.linear = linear, .next = *at, .large = large, .used = true};
+        *at = number;
+        s->count++;
+    }
+    p->index = (uint32_t)index;
+    p->protection = (uint8_t)protection;
+    for (uint64_t i = 0; i < size_of(p) / PAGE_SIZE; i++)
+        d->mapped[(index + i) / 64] |= UINT64_C(1) << (index + i) % 64;
+    stub_map(&s->stub, linear, size_of(p), protection, index << PAGE_SHIFT);
+    d->stats.pages++;
+}
+
+/* ---- Code that must not run directly ---- */
+
+/*
+ * Instructions whose result ring 3 gets from the processor and not from its kernel, which differs
+ * between guest and host, and which no setting of the host's makes fault: CPUID, RDPID, and LAR and
+ * LSL of a register. A page that has such bytes, be they code or not, is left to the translator.
+ * docs/direct.md tells of the others.
+ */
+static bool is_sensitive(const uint8_t *page)
+{
+    const uint8_t *p = page, *end = page + PAGE_SIZE;
+    while ((p = memchr(p, 0x0f, (size_t)(end - p)))) {
+        bool f3 = p > page && p[-1] == 0xf3;
+        if (++p >= end - 1)
+            return true; /* what follows is in another page */
+        if (*p == 0xa2 || ((*p == 2 || *p == 3) && p[1] >= 0xc0) || (*p == 0xc7 && f3 && p[1] >= 0xf8))
+            return true;
+    }
+    return false;
+}
+
+/* ---- Filling ---- */
+
+/* The page's index if it is plain RAM. */
+static bool ram_index(const struct direct *d, uint64_t gpa, uint64_t size, uint64_t *index)
+{
+    const struct physmem *mem = d->cpu->machine->mem;
+    const uint8_t *host = physmem_host(mem, gpa, size);
+    if (!host || (uint64_t)(host - mem->ram) + size > mem->size)
+        return false;
+    uint64_t apic = d->cpu->lapic ? lapic_mmio_address(d->cpu->lapic) : ~UINT64_C(0);
+    if (apic >= gpa && apic < gpa + size)
+        return false;
+    *index = physmem_page(mem, host);
+    return true;
+}
+
+static bool is_flagged(const struct direct *d, uint64_t index, uint64_t count)
+{
+    const struct physmem *mem = d->cpu->machine->mem;
+    for (uint64_t i = 0; i < count; i++)
+        if (atomic_load_explicit(&mem->page_flags[index + i], memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static bool fill_large(struct direct *d, struct space *s, uint64_t linear,
+                       const struct translation *t, bool write)
+{
+    uint64_t index, base = linear & ~(LARGE_PAGE - 1);
+    if (t->page_size < LARGE_PAGE || stub_owns(&s->stub, base, LARGE_PAGE) ||
+        !ram_index(d, t->gpa & ~(LARGE_PAGE - 1), LARGE_PAGE, &index))
+        return false;
+    bool writable = t->writable && !is_flagged(d, index, LARGE_PAGE_COUNT);
+    if (write && !writable)
+        return false;
+    map(d, s, base, index, PROT_READ | (writable ? PROT_WRITE : 0), true);
+    return true;
+}
+
+static bool fill_page(struct direct *d, struct space *s, uint64_t linear, unsigned access)
+{
+    struct translation t;
+    uint32_t error;
+    uint64_t index;
+    bool write = access & ACCESS_WRITE, exec = access & ACCESS_EXEC;
+    linear &= PAGE_MASK;
+    if (!paging_translate(d->cpu, linear, access | ACCESS_USER, &t, &error))
+        return false;
+    if (!exec && fill_large(d, s, linear, &t, write))
+        return true;
+    if (!ram_index(d, t.gpa & PAGE_MASK, PAGE_SIZE, &index))
+        return false;
+    int protection = PROT_READ;
+    if (exec) {
+        struct physmem *mem = d->cpu->machine->mem;
+        const uint8_t *host = mem->ram + (index << PAGE_SHIFT);
+        /* Writers are heard of from here on, so the look at it stays true. */
+        physmem_mark_code(mem, host);
+        if (is_sensitive(host))
+            return false;
+        protection |= PROT_EXEC;
+    } else if (t.writable && !is_flagged(d, index, 1)) {
+        protection |= PROT_WRITE;
+    } else if (write) {
+        return false;
+    } else {
+        const struct stub_page *old = find(s, linear, false);
+        if (old && old->index == index)
+            protection |= old->protection;
+    }
+    map(d, s, linear, index, protection, false);
+    return true;
+}
+
+bool space_fill(struct direct *d, struct space *s, uint64_t linear, uint32_t error)
+{
+    if (linear >= STUB_TASK_END || stub_owns(&s->stub, linear & PAGE_MASK, PAGE_SIZE))
+        return false;
+    unsigned access = error & PF_FETCH ? ACCESS_EXEC : error & PF_WRITE ? ACCESS_WRITE : ACCESS_READ;
+    if (!fill_page(d, s, linear, access))
+        return false;
+    d->stats.fills++;
+    /* The processor may look up translations that nobody asked for: what lies behind is likely
+     * to be wanted soon. */
+    unsigned ahead = access == ACCESS_EXEC ? ACCESS_EXEC : ACCESS_READ;
+    for (unsigned i = 1; i < AROUND; i++) {
+        uint64_t next = (linear & PAGE_MASK) + i * PAGE_SIZE;
+        if ((next ^ linear) & ~(LARGE_PAGE - 1) || next >= STUB_TASK_END ||
+            stub_owns(&s->stub, next, PAGE_SIZE) || find(s, next, false) || find(s, next, true))
+            break;
+        if (!fill_page(d, s, next, ahead))
+            break;
+    }
+    bool failed = false;
+    stub_flush(&s->stub, &failed);
+    return !failed;
+}
+
+/* ---- Forgetting ---- */
+
+void space_validate(struct direct *d, struct space *s)
+{
+    d->stats.validations++;
+    for (uint32_t i = 1; i < s->top; i++) {
+        struct stub_page *p = &s->pages[i];
+        struct translation t;
+        uint32_t error;
+        uint64_t index;
+        if (!p->used)
+            continue;
+        if (!paging_translate(d->cpu, p->linear, ACCESS_USER | ACCESS_PROBE, &t, &error) ||
+            t.page_size < size_of(p) || !ram_index(d, t.gpa, size_of(p), &index) ||
+            index != p->index || (!t.executable && p->protection & PROT_EXEC)) {
+            drop(s, p);
+        } else if (!t.writable && p->protection & PROT_WRITE) {
+            p->protection &= (uint8_t)~PROT_WRITE;
+            stub_protect(&s->stub, p->linear, size_of(p), p->protection);
+        }
+    }
+}
+
+void direct_flush_page(struct direct *d, uint64_t linear)
+{
+    for (unsigned i = 0; i < SPACES_MAX; i++) {
+        struct space *s = &d->spaces[i];
+        if (!s->pages)
+            continue;
+        for (unsigned large = 0; large < 2; large++) {
+            struct stub_page *p = find(s, linear, large);
+            if (p)
+                drop(s, p);
+        }
+    }
+}
+
+/* Drop all pages that show RAM page `index` with one of these protections. */
+static void drop_shown(struct direct *d, uint64_t index, int protection)
+{
+    if (!(d->mapped[index / 64] >> index % 64 & 1))
+        return;
+    for (unsigned i = 0; i < SPACES_MAX; i++) {
+        struct space *s = &d->spaces[i];
+        for (uint32_t n = 1; s->pages && n < s->top; n++) {
+            struct stub_page *p = &s->pages[n];
+            if (p->used && p->protection & protection && index >= p->index &&
+                index < p->index + size_of(p) / PAGE_SIZE)
+                drop(s, p);
+        }
+    }
+}
+
+void direct_page_written(struct direct *d, uint64_t index)
+{
+    drop_shown(d, index, PROT_EXEC);
+}
+
+void direct_page_marked(struct direct *d, uint64_t index)
+{
+    drop_shown(d, index, PROT_WRITE);
+}
+
+void direct_purge_writes(struct direct *d)
+{
+    for (unsigned i = 0; i < SPACES_MAX; i++) {
+        struct space *s = &d->spaces[i];
+        for (uint32_t n = 1; s->pages && n < s->top; n++) {
+            struct stub_page *p = &s->pages[n];
+            if (p->used && p->protection & PROT_WRITE &&
+                is_flagged(d, p->index, size_of(p) / PAGE_SIZE))
+                drop(s, p);
+        }
+    }
+}
