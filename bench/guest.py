@@ -49,6 +49,12 @@ def run(command, limit, on_line=None):
     return results
 
 
+def libraries(program):
+    """The loader and the shared libraries of a program, as absolute paths."""
+    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    return [word for line in listed.splitlines() for word in line.split() if word.startswith("/")]
+
+
 class Guests:
     def __init__(self, args, directory):
         self.args = args
@@ -59,7 +65,8 @@ class Guests:
         sources = os.path.join(HERE, "guest")
         subprocess.run([sys.executable, os.path.join(HERE, "..", "tools", "mkinitramfs.py"), "--busybox", self.busybox,
                         "--output", self.initrd, "--add", "/init=" + os.path.join(sources, "init"),
-                        "--add", "/suite=" + os.path.join(sources, "suite"), "--add", "/bench=" + self.program], check=True)
+                        "--add", "/suite=" + os.path.join(sources, "suite"), "--add", "/bench=" + self.program] +
+                       [word for path in libraries(self.program) for word in ("--add", f"{path}={path}")], check=True)
 
     def trivisor(self, bench, cpus=1):
         return [os.path.join(self.args.build, "src", "cli", "trivisor"), "run", "--quiet", "--mode", self.args.mode,

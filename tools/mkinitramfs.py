@@ -50,7 +50,11 @@ def main():
     args = parser.parse_args()
 
     cpio = Cpio()
-    for directory in "bin dev etc lib proc root sys tmp".split():
+    directories = set("bin dev etc lib proc root sys tmp".split())
+    for item in args.add:
+        parts = item.split("=", 1)[0].strip("/").split("/")
+        directories.update("/".join(parts[:n]) for n in range(1, len(parts)))
+    for directory in sorted(directories):
         cpio.add(directory, stat.S_IFDIR | 0o755)
     cpio.add("dev/console", stat.S_IFCHR | 0o600, rdev=(5, 1))
     cpio.add("dev/null", stat.S_IFCHR | 0o666, rdev=(1, 3))

@@ -54,6 +54,7 @@ enum bt_option {
     BT_OFF_INLINE = 16,  /* instructions other than call-outs */
     BT_OFF_SHARE = 32,   /* accesses that share a check */
     BT_OFF_RETURNS = 64, /* RET as the host's RET */
+    BT_OFF_DIRECT = 128, /* ring-3 code that computes runs directly */
 };
 
 /* Which vector registers are live in the host's: the first 16's low halves; all of the first 16;
@@ -169,6 +170,9 @@ struct bt {
     /* This thread is in translated code; another wants it to forget where it may store. Each sets
      * its own and then reads the other; the one that asks has a barrier run on both sides. */
     _Atomic bool in_code, purge;
+    /* Ring 3 of this address space is for direct execution: leave translated code when it is
+     * returned to. */
+    bool leave_for_user;
     bool x87_live;       /* so are the x87 registers */
     uint8_t vector_live; /* enum bt_vectors: the guest's vector registers are the host's */
     uint32_t host_mxcsr;
@@ -221,6 +225,7 @@ struct bt {
     unsigned written_count;
     bool written_all;
 
+    struct direct *direct; /* NULL: switched off */
     struct bt_stats stats;
     struct translation_state *scratch; /* translate.c */
     struct bt_verify *verify;          /* verify.c; NULL: nothing is compared */

@@ -12,6 +12,7 @@
 #include "bt/host.h"
 #include "bt/options.h"
 #include "bt/perf_map.h"
+#include "direct/direct.h"
 #include "interp/native.h"
 #include "util/error.h"
 
@@ -88,6 +89,10 @@ static void flush_page(struct bt *bt, uint64_t linear)
 static void on_flush(struct vcpu *cpu, enum flushed what, uint64_t linear)
 {
     struct bt *bt = cpu->bt;
+    if (bt->direct && what == FLUSHED_PAGE)
+        direct_flush_page(bt->direct, linear);
+    else if (bt->direct)
+        bt->leave_for_user = direct_wanted(bt->direct);
     if (what == FLUSHED_PAGE) {
         flush_page(bt, linear);
         return;
@@ -115,6 +120,8 @@ static void purge_writes(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
     atomic_store(&bt->purge, false);
+    if (bt->direct)
+        direct_purge_writes(bt->direct);
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)
         if (bt->l1_used[c]) {
             clear_table(bt, bt->l1[c][1], L1_ENTRIES);
@@ -136,6 +143,20 @@ static void purge_page(struct bt *bt, const uint8_t *host_page)
     }
 }
 
+/* Any thread. Translated code looks at vcpu.attention by itself. */
+static void kick(struct vcpu *cpu)
+{
+    if (cpu->bt && cpu->bt->direct)
+        direct_kick(cpu->bt->direct);
+}
+
+static void page_written(struct vcpu *cpu, uint64_t index)
+{
+    bt_page_written(cpu, index);
+    if (cpu->bt->direct)
+        direct_page_written(cpu->bt->direct, index);
+}
+
 /*
  * A page was marked as code: stores to it must be heard of from now on. Other vCPUs may have it in
  * their tables of where to store without a look: wait until they are outside translated code, which
@@ -143,8 +164,11 @@ static void purge_page(struct bt *bt, const uint8_t *host_page)
  */
 static void on_mark(struct machine *m, const uint8_t *host_page)
 {
-    if (running && running->machine == m)
+    if (running && running->machine == m) {
         purge_page(running->bt, host_page);
+        if (running->bt->direct)
+            direct_page_marked(running->bt->direct, physmem_page(m->mem, host_page));
+    }
     if (m->vcpu_count == 1)
         return;
     for (unsigned i = 0; i < m->vcpu_count; i++) {
@@ -153,6 +177,7 @@ static void on_mark(struct machine *m, const uint8_t *host_page)
             continue;
         atomic_store(&other->bt->purge, true);
         atomic_fetch_or(&other->attention, ATT_CODE);
+        kick(other);
     }
     syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
     for (unsigned i = 0; i < m->vcpu_count; i++) {
@@ -175,7 +200,7 @@ static void on_written(struct machine *m, uint64_t index)
         if (!bt)
             continue;
         if (cpu == running) {
-            bt_page_written(cpu, index);
+            page_written(cpu, index);
             continue;
         }
         pthread_mutex_lock(&bt->written_lock);
@@ -185,6 +210,7 @@ static void on_written(struct machine *m, uint64_t index)
             bt->written_all = true;
         pthread_mutex_unlock(&bt->written_lock);
         atomic_fetch_or(&cpu->attention, ATT_CODE);
+        kick(cpu);
     }
 }
 
@@ -201,8 +227,10 @@ static void take_written(struct vcpu *cpu)
     pthread_mutex_unlock(&bt->written_lock);
     if (all)
         bt_drop_all(cpu);
+    if (all && bt->direct)
+        direct_forget_code(bt->direct);
     for (unsigned i = 0; !all && i < count; i++)
-        bt_page_written(cpu, written[i]);
+        page_written(cpu, written[i]);
 }
 
 /* ---- Modes ---- */
@@ -518,7 +546,7 @@ static void run_translated(struct vcpu *cpu)
         struct bt_exit *exit = NULL;
         if (UNLIKELY(bt->verify) ? !bt_verify_block(cpu, b, &exit) : !bt_run_block(cpu, b, &exit))
             break;
-        if (interp_must_run(cpu))
+        if (interp_must_run(cpu) || (bt->leave_for_user && cpu->cpl == 3))
             return;
         uint16_t mode = current_mode(cpu);
         if (!mode)
@@ -530,6 +558,44 @@ static void run_translated(struct vcpu *cpu)
             bt_link(cpu, exit, b);
     }
     bt->needs_interp = true;
+}
+
+/* ---- Direct execution ---- */
+
+/* Blocks that the interpreter runs in a page that is not for direct execution before the translator
+ * takes over. */
+#define REFUSED_ROUNDS 32
+
+/* How often ring 3 was left so far. */
+static uint64_t kernel_entries(const struct vcpu *cpu)
+{
+    return cpu->interp->stats.faults + cpu->bt->stats.by_mnemonic[ZYDIS_MNEMONIC_SYSCALL];
+}
+
+static void sample(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    if (cpu->cpl != 3 || !bt->direct)
+        return;
+    direct_sample(bt->direct, kernel_entries(cpu));
+    bt->leave_for_user = direct_wanted(bt->direct);
+}
+
+/* Other vCPUs wait for this one to be outside of guest code that stores without a look. */
+static enum direct_exit run_directly(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    if (!bt->leave_for_user || cpu->cpl != 3 || interp_must_run(cpu))
+        return DIRECT_NOT;
+    atomic_store(&bt->in_code, true);
+    if (atomic_load(&bt->purge))
+        purge_writes(cpu);
+    enum direct_exit exit = direct_run(bt->direct);
+    atomic_store(&bt->in_code, false);
+    if (exit != DIRECT_NOT)
+        interp_mode_changed(cpu);
+    bt->leave_for_user = direct_wanted(bt->direct);
+    return exit;
 }
 
 static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
@@ -552,6 +618,30 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
         if (attention & ATT_CODE) {
             atomic_fetch_and(&cpu->attention, ~(uint32_t)ATT_CODE);
             take_written(cpu);
+        }
+        if (attention & ATT_INTR)
+            sample(cpu);
+        switch (run_directly(cpu)) {
+        case DIRECT_LEFT:
+            continue;
+        case DIRECT_EMULATE:
+            for (unsigned rounds = 0;; rounds++) {
+                if (interp_round(cpu, &exit, err))
+                    return exit;
+                if (atomic_load(&cpu->attention) || !direct_refuses(bt->direct))
+                    break;
+                if (rounds == REFUSED_ROUNDS) {
+                    direct_hold(bt->direct);
+                    bt->leave_for_user = false;
+                    break;
+                }
+            }
+            continue;
+        case DIRECT_ERROR:
+            tv_fail(err, "the process that ran guest code directly was killed");
+            return VCPU_EXIT_ERROR;
+        case DIRECT_NOT:
+            break;
         }
         uint16_t mode = current_mode(cpu);
         if (mode && !interp_must_run(cpu)) {
@@ -603,6 +693,7 @@ static void bt_vcpu_fini(struct vcpu *cpu)
     if (bt) {
         if (cpu->machine->perf_map && bt->exec)
             perf_map_finish(cpu->machine->perf_map, bt);
+        direct_destroy(bt->direct);
         bt_cache_free(bt);
         bt_stacks_free(bt);
         bt_verify_free(bt);
@@ -646,6 +737,8 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
         bt_vcpu_fini(cpu);
         return -1;
     }
+    if (!(cpu->machine->bt_off & BT_OFF_DIRECT) && !cpu->machine->verify)
+        bt->direct = direct_create(cpu);
     bt_make_stubs(bt);
     bt->segments[0].code_used = (uint32_t)bt->code_start;
     if (cpu->machine->perf_map)
@@ -700,6 +793,17 @@ static void print_callouts(const struct bt_stats *s, FILE *out)
     fprintf(out, "\n");
 }
 
+static void print_direct(const struct direct_stats *s, FILE *out)
+{
+    fprintf(out,
+            "  direct execution: %" PRIu64 " processes, %" PRIu64 " runs in %.3f s, %" PRIu64
+            " faults that mapped %" PRIu64 " pages, %" PRIu64 " that were the guest's, %" PRIu64
+            " system calls, %" PRIu64 " kicks, %" PRIu64 " emulated, %" PRIu64
+            " validations, %" PRIu64 " demotions\n",
+            s->stubs, s->runs, (double)s->ns / 1e9, s->fills, s->pages, s->refused, s->syscalls,
+            s->kicks, s->emulated, s->validations, s->demotions);
+}
+
 static void bt_print_stats(struct machine *m, FILE *out)
 {
     for (unsigned i = 0; i < m->vcpu_count; i++) {
@@ -719,6 +823,8 @@ static void bt_print_stats(struct machine *m, FILE *out)
                 i, s->blocks, s->instructions, s->code_bytes, s->entries, s->lookups,
                 s->jump_misses, s->links, s->unlinks, s->fills, s->slow_ops, s->l1_flushes,
                 s->callouts, s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
+        if (cpu->bt->direct)
+            print_direct(direct_stats(cpu->bt->direct), out);
         print_callouts(s, out);
         if (cpu->bt->verify)
             bt_verify_print(cpu, out);
@@ -733,6 +839,7 @@ const struct engine bt_engine = {
     .vcpu_init = bt_vcpu_init,
     .vcpu_fini = bt_vcpu_fini,
     .run = bt_run,
+    .kick = kick,
     .state_changed = bt_state_changed,
     .print_stats = bt_print_stats,
 };

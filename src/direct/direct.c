@@ -31,11 +31,13 @@
 
 #define MS         UINT64_C(1000000)
 /* Promote what enters the kernel less often than this, at so many interrupts in a row. */
-#define STRETCH_NS 250000
+#define STRETCH_NS 100000
 #define STREAK     2
-/* Demote what was left more often than this, over so many times. */
-#define TRAPS      64
-#define TRAP_NS    40000
+/* Demote what lost a third of a window's time to leaving direct execution and coming back, at an
+ * estimate of what that costs. */
+#define WINDOW_NS  (20 * MS)
+#define TRAP_NS    12000
+#define TRAPS_JUDGED 256 /* also where it does nothing but touch pages */
 #define COOL_FIRST (50 * MS)
 #define COOL_MAX   (5000 * MS)
 
@@ -116,7 +118,7 @@ bool direct_wanted(const struct direct *d)
 {
     uint64_t cr3 = space_of(d->cpu);
     const struct space *s = find_space((struct direct *)(uintptr_t)d, cr3);
-    return s && s->streak >= STREAK && !d->broken;
+    return s && s->streak >= STREAK && !s->held && !d->broken;
 }
 
 void direct_sample(struct direct *d, uint64_t entries)
@@ -131,6 +133,8 @@ void direct_sample(struct direct *d, uint64_t entries)
     d->last_ns = now;
     if (!same || d->broken)
         return;
+    if (d->current && d->current->cr3 == cr3 && d->current->held)
+        d->current->held = space_refuses(d->current, d->cpu->rip);
     bool computes = entered * STRETCH_NS <= took;
     struct space *s = computes ? get_space(d, cr3) : find_space(d, cr3);
     if (!s || s->streak >= STREAK)
@@ -144,6 +148,21 @@ static void demote(struct direct *d, struct space *s)
     s->cool_until = direct_now() + s->backoff;
     s->streak = 0;
     d->stats.demotions++;
+}
+
+/* At the end of a window: was it worth it? */
+static void judge(struct direct *d, struct space *s, uint64_t now)
+{
+    uint64_t length = now - s->window;
+    if (length < WINDOW_NS)
+        return;
+    uint64_t lost = s->traps * TRAP_NS;
+    if (length < 2 * WINDOW_NS && lost > length / 3)
+        demote(d, s);
+    else if (lost < length / 10)
+        s->backoff = 0;
+    s->window = now;
+    s->traps = s->swaps = 0;
 }
 
 /* ---- Registers ---- */
@@ -197,7 +216,7 @@ static bool put_registers(struct direct *d, struct stub *stub)
         g[gregs_of[i]] = (greg_t)cpu->gpr[i];
     g[REG_RIP] = (greg_t)cpu->rip;
     g[REG_EFL] = (greg_t)((cpu_rflags(cpu) & (FLAGS_ARITH | FLAGS_FREE)) | FLAG_IF | FLAG_ONE);
-    g[REG_CSGSFS] = (greg_t)(USER_CS | UINT64_C(USER_SS) << 48);
+    g[REG_CSGSFS] = (greg_t)(USER_CS | (uint64_t)USER_SS << 48);
     uc->uc_flags = UC_FLAGS;
     memset(&uc->uc_sigmask, 0, 8);
     uc->uc_stack.ss_sp = (void *)(stub->base + STUB_STACK); // NOLINT
@@ -270,7 +289,7 @@ static bool suits(const struct direct *d, const struct space *s)
         cpu->pending.valid || (cpu->cr0 & (CR0_TS | CR0_EM)) ||
         (cpu->cr4 & (CR4_OSFXSR | CR4_OSXSAVE | CR4_FSGSBASE)) !=
             (CR4_OSFXSR | CR4_OSXSAVE | CR4_FSGSBASE) ||
-        (cpu->cr4 & CR4_PKE) || ((cpu->xcr0 ^ d->host_mask) & vector_bits))
+        ((cpu->xcr0 ^ d->host_mask) & vector_bits))
         return false;
     const volatile struct stub_report *r = stub_report(&s->stub);
     for (unsigned i = 0; i < ARRAY_SIZE(reported); i++)
@@ -302,7 +321,10 @@ static unsigned length_of_trap(struct direct *d, const greg_t *g)
 {
     uint8_t last = 0;
     switch (g[REG_TRAPNO]) {
-    case VEC_DB: /* INT1 */
+    case VEC_DB: /* INT1, or a breakpoint of ours */
+        for (unsigned i = 0; i < STUB_SITES; i++)
+            if (d->current->stub.sites[i] == (uint64_t)g[REG_RIP])
+                return 0;
         return 1;
     case VEC_BP:
         paging_debug_read(d->cpu, (uint64_t)g[REG_RIP] - 1, &last, 1);
@@ -374,8 +396,7 @@ static enum direct_exit run_stub(struct direct *d, struct space *s)
             /* Returns from this signal with the registers that it has. */
             stub_control(stub)->fs_base = stub_report(stub)->fs_base;
             stub_control(stub)->gs_base = stub_report(stub)->gs_base;
-            s->traps++;
-            if (!atomic_load(&cpu->attention))
+            if (++s->traps % TRAPS_JUDGED && !atomic_load(&cpu->attention))
                 continue;
             get_registers(d, stub, uc, vectors);
             return DIRECT_LEFT;
@@ -394,14 +415,17 @@ enum direct_exit direct_run(struct direct *d)
     struct space *s = d->current;
     if (!has_stub(s) && !start_stub(d, s))
         return DIRECT_NOT;
-    if (!suits(d, s))
+    if (!suits(d, s)) {
+        demote(d, s);
         return DIRECT_NOT;
+    }
     s->used = ++d->clock;
     const struct interp *in = cpu->interp;
-    if (s->tag != in->tlb_tag[0] || s->wraps != in->wraps) {
+    if (s->tag != in->tlb_tag[0] || s->wraps != in->wraps || s->pkru != cpu->fpu.pkru) {
         space_validate(d, s);
         s->tag = in->tlb_tag[0];
         s->wraps = in->wraps;
+        s->pkru = cpu->fpu.pkru;
     }
     bool failed;
     if (!stub_flush(&s->stub, &failed) || !put_registers(d, &s->stub)) {
@@ -414,16 +438,21 @@ enum direct_exit direct_run(struct direct *d)
     uint64_t took = direct_now() - start;
     d->stats.ns += took;
     s->traps++;
-    s->trap_ns += took;
-    if (s->traps >= TRAPS) {
-        if (s->trap_ns < (uint64_t)s->traps * TRAP_NS)
-            demote(d, s);
-        else if (s->trap_ns > TRAPS * STRETCH_NS)
-            s->backoff = 0;
-        s->traps = 0;
-        s->trap_ns = 0;
-    }
+    judge(d, s, start + took);
     return exit;
+}
+
+void direct_hold(struct direct *d)
+{
+    if (d->current)
+        d->current->held = true;
+}
+
+bool direct_refuses(const struct direct *d)
+{
+    const struct vcpu *cpu = d->cpu;
+    return cpu->cpl == 3 && d->current && d->current->cr3 == space_of(cpu) &&
+           space_refuses(d->current, cpu->rip);
 }
 
 /* ---- Life ---- */

@@ -23,6 +23,10 @@ enum direct_exit {
 
 /* Run the ring-3 code at vcpu.rip, if its address space is one for direct execution. */
 enum direct_exit direct_run(struct direct *d);
+/* After DIRECT_EMULATE: is vcpu.rip still where only the interpreter may execute? */
+bool direct_refuses(const struct direct *d);
+/* It stays there: no direct execution before the next interrupt that finds it elsewhere. */
+void direct_hold(struct direct *d);
 /*
  * An interrupt arrived in ring 3. `entries`: how often ring 0 was entered from ring 3 so far. Decides
  * which address spaces are promoted to direct execution.
@@ -37,6 +41,8 @@ void direct_flush_page(struct direct *d, uint64_t linear);
 /* A page (index in physmem.page_gen) was written, or code is about to be read from it. */
 void direct_page_written(struct direct *d, uint64_t index);
 void direct_page_marked(struct direct *d, uint64_t index);
+/* Any page may have been written. */
+void direct_forget_code(struct direct *d);
 /* Code was read from pages that are not known. */
 void direct_purge_writes(struct direct *d);
 

@@ -12,6 +12,8 @@
 #define STUBS_MAX        8
 #define SPACE_PAGES      16384
 #define SPACE_HASH       8192
+#define SWAPS_MAX        4
+#define REFUSED_PAGES    64
 #define LARGE_PAGE       (UINT64_C(2) << 20)
 #define LARGE_PAGE_COUNT (LARGE_PAGE / PAGE_SIZE)
 
@@ -29,13 +31,16 @@ struct space {
     uint64_t cr3;  /* without PCID; 0: unused */
     uint64_t tag;  /* of the interpreter's TLB when the pages were last right */
     uint64_t wraps;
+    uint32_t pkru;
     uint64_t used; /* direct.clock */
     /* Promotion: */
     unsigned streak;
     uint64_t cool_until, backoff; /* ns */
-    /* The last runs, for demotion: */
-    unsigned traps;
-    uint64_t trap_ns;
+    bool held; /* not now: direct_hold() */
+    /* For demotion: since when, and how often it was left. */
+    uint64_t window;
+    unsigned traps, swaps;
+    uint64_t refused[REFUSED_PAGES]; /* linear addresses of pages that must not run, plus one */
     struct stub stub;
     /* Entry 0 is not used. NULL while there is no stub. */
     struct stub_page *pages;
@@ -64,6 +69,8 @@ void space_free_pages(struct space *s);
 /* Map what the access at `linear` needs, with page-fault error code `error`. False: it faults in the
  * guest, or needs more than a plain access. */
 bool space_fill(struct direct *d, struct space *s, uint64_t linear, uint32_t error);
+/* Is `rip` in a page that was found unfit to run? A hint. */
+bool space_refuses(struct space *s, uint64_t rip);
 /* Bring the mapping in line with the guest's page tables as they are now. */
 void space_validate(struct direct *d, struct space *s);
 

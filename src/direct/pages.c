@@ -109,21 +109,104 @@ static void map(struct direct *d, struct space *s, uint64_t linear, uint64_t ind
 
 /*
  * Instructions whose result ring 3 gets from the processor and not from its kernel, which differs
- * between guest and host, and which no setting of the host's makes fault: CPUID, RDPID, and LAR and
- * LSL of a register. A page that has such bytes, be they code or not, is left to the translator.
+ * between guest and host, and which no setting of the host's makes fault: CPUID, RDPID, WRPKRU, and LAR
+ * and LSL of a register. A page that has such bytes, be they code or not, is left to the translator.
  * docs/direct.md tells of the others.
  */
-static bool is_sensitive(const uint8_t *page)
+static const uint8_t *find_sensitive(const uint8_t *p, const uint8_t *end)
 {
-    const uint8_t *p = page, *end = page + PAGE_SIZE;
-    while ((p = memchr(p, 0x0f, (size_t)(end - p)))) {
-        bool f3 = p > page && p[-1] == 0xf3;
-        if (++p >= end - 1)
-            return true; /* what follows is in another page */
-        if (*p == 0xa2 || ((*p == 2 || *p == 3) && p[1] >= 0xc0) || (*p == 0xc7 && f3 && p[1] >= 0xf8))
-            return true;
+    const uint8_t *start = p;
+    while (end - p > 2 && (p = memchr(p, 0x0f, (size_t)(end - p) - 1))) {
+        bool f3 = p > start && p[-1] == 0xf3;
+        p++;
+        uint8_t modrm = p + 1 < end ? p[1] : 0;
+        if (*p == 0xa2 || ((*p == 2 || *p == 3) && modrm >= 0xc0) || (*p == 1 && modrm == 0xef))
+            return p - 1;
+        if (*p == 0xc7 && f3 && modrm >= 0xf8)
+            return p - 2;
     }
-    return false;
+    return NULL;
+}
+
+/* An instruction that lies in both pages, `low` in front of `high`. */
+static bool straddler_is_sensitive(const uint8_t *low, const uint8_t *high)
+{
+    enum { REACH = 3 };
+    uint8_t bytes[2 * REACH];
+    memcpy(bytes, low + PAGE_SIZE - REACH, REACH);
+    memcpy(bytes + REACH, high, REACH);
+    return find_sensitive(bytes, bytes + sizeof bytes) != NULL;
+}
+
+/* The bytes of a page if it is mapped for execution. */
+static const uint8_t *executable(const struct direct *d, struct space *s, uint64_t linear)
+{
+    const struct stub_page *p = find(s, linear, false);
+    if (!p || !(p->protection & PROT_EXEC))
+        return NULL;
+    return d->cpu->machine->mem->ram + ((uint64_t)p->index << PAGE_SHIFT);
+}
+
+/* RDTSC and RDTSCP fault in the stub: code around them is better off in the interpreter. */
+static bool reads_tsc(const uint8_t *page)
+{
+    return memmem(page, PAGE_SIZE, "\x0f\x31", 2) || memmem(page, PAGE_SIZE, "\x0f\x01\xf9", 3);
+}
+
+/* The processor has a few breakpoints: a page with no more sensitive places than that can run all
+ * the same. A few times in a window, pages that had them before make room. */
+static bool break_at_sites(const struct direct *d, struct space *s, uint64_t linear,
+                           const uint8_t *page)
+{
+    uint64_t sites[STUB_SITES];
+    unsigned count = 0;
+    if (reads_tsc(page))
+        return false;
+    for (const uint8_t *p = page; (p = find_sensitive(p, page + PAGE_SIZE)); p += 2) {
+        if (count == STUB_SITES)
+            return false;
+        sites[count++] = linear + (uint64_t)(p - page);
+    }
+    for (unsigned i = 0; i < STUB_SITES; i++) {
+        uint64_t other = s->stub.sites[i] & PAGE_MASK;
+        bool again = i && (s->stub.sites[i - 1] & PAGE_MASK) == other; /* they stand together */
+        if (!other || again || other == linear || !executable(d, s, other))
+            continue;
+        unsigned sharing = 0;
+        for (unsigned n = 0; n < STUB_SITES; n++)
+            sharing += (s->stub.sites[n] & PAGE_MASK) == other;
+        if (count + sharing > STUB_SITES) {
+            if (s->swaps == SWAPS_MAX)
+                return false;
+            s->swaps++;
+            drop(s, find(s, other, false));
+            continue;
+        }
+        for (unsigned n = i; n < STUB_SITES; n++)
+            if ((s->stub.sites[n] & PAGE_MASK) == other)
+                sites[count++] = s->stub.sites[n];
+    }
+    return stub_break_at(&s->stub, sites, count);
+}
+
+/* May the page run in the stub, next to what does already? */
+static bool may_run(const struct direct *d, struct space *s, uint64_t linear, const uint8_t *page)
+{
+    const uint8_t *before = executable(d, s, linear - PAGE_SIZE);
+    const uint8_t *behind = executable(d, s, linear + PAGE_SIZE);
+    return !(before && straddler_is_sensitive(before, page)) &&
+           !(behind && straddler_is_sensitive(page, behind)) &&
+           (!find_sensitive(page, page + PAGE_SIZE) || break_at_sites(d, s, linear, page));
+}
+
+static uint64_t *refused_slot(struct space *s, uint64_t linear)
+{
+    return &s->refused[(linear >> PAGE_SHIFT) % REFUSED_PAGES];
+}
+
+bool space_refuses(struct space *s, uint64_t rip)
+{
+    return *refused_slot(s, rip) == (rip & PAGE_MASK) + 1;
 }
 
 /* ---- Filling ---- */
@@ -184,8 +267,10 @@ static bool fill_page(struct direct *d, struct space *s, uint64_t linear, unsign
         const uint8_t *host = mem->ram + (index << PAGE_SHIFT);
         /* Writers are heard of from here on, so the look at it stays true. */
         physmem_mark_code(mem, host);
-        if (is_sensitive(host))
+        if (!may_run(d, s, linear, host)) {
+            *refused_slot(s, linear) = linear + 1;
             return false;
+        }
         protection |= PROT_EXEC;
     } else if (t.writable && !is_flagged(d, index, 1)) {
         protection |= PROT_WRITE;
@@ -229,6 +314,7 @@ bool space_fill(struct direct *d, struct space *s, uint64_t linear, uint32_t err
 void space_validate(struct direct *d, struct space *s)
 {
     d->stats.validations++;
+    memset(s->refused, 0, sizeof s->refused);
     for (uint32_t i = 1; i < s->top; i++) {
         struct stub_page *p = &s->pages[i];
         struct translation t;
@@ -274,6 +360,16 @@ static void drop_shown(struct direct *d, uint64_t index, int protection)
                 index < p->index + size_of(p) / PAGE_SIZE)
                 drop(s, p);
         }
+    }
+}
+
+void direct_forget_code(struct direct *d)
+{
+    for (unsigned i = 0; i < SPACES_MAX; i++) {
+        struct space *s = &d->spaces[i];
+        for (uint32_t n = 1; s->pages && n < s->top; n++)
+            if (s->pages[n].used && s->pages[n].protection & PROT_EXEC)
+                drop(s, &s->pages[n]);
     }
 }
 

@@ -27,7 +27,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/random.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -89,6 +91,9 @@ static unsigned make_filter(struct sock_filter *f, uint64_t base)
     return ARRAY_SIZE(filter);
 }
 
+/* offsetof(struct user, u_debugreg): its header defines other things by our names. */
+#define DEBUG_REGISTER(n) (848 + 8 * (n))
+
 /* ---- Becoming a stub ---- */
 
 struct kernel_sigaction {
@@ -100,6 +105,15 @@ struct kernel_sigaction {
 #endif
 
 static const uint8_t signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGUSR1};
+
+/* The C library's restartable sequences are in memory that will be gone, and the kernel writes there
+ * whenever it preempts us. */
+static bool leave_rseq(void)
+{
+    return !__rseq_size ||
+           syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset,
+                   sizeof(struct rseq), RSEQ_FLAG_UNREGISTER, RSEQ_SIG) == 0;
+}
 
 /* The child: only system calls from here on. */
 static _Noreturn void become_stub(const struct stub *stub, int shared_fd, int ram_fd)
@@ -144,7 +158,7 @@ static _Noreturn void become_stub(const struct stub *stub, int shared_fd, int ra
         if (syscall(SYS_rt_sigaction, signals[i], &action, NULL, 8) < 0)
             _exit(1);
     uint64_t none = 0;
-    if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8) < 0 ||
+    if (!leave_rseq() || syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8) < 0 ||
         syscall(SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) < 0 ||
         syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         _exit(1);
@@ -237,6 +251,25 @@ bool stub_resume(struct stub *stub)
     c->resume = 1;
     c->running = 1;
     return hand_over(stub);
+}
+
+/* Debug registers belong to debuggers: be one for a moment. They stay as they are. */
+bool stub_break_at(struct stub *stub, const uint64_t *sites, unsigned count)
+{
+    int status;
+    uint64_t enable = 0;
+    if (ptrace(PTRACE_SEIZE, stub->pid, NULL, NULL) < 0)
+        return false;
+    bool done = ptrace(PTRACE_INTERRUPT, stub->pid, NULL, NULL) == 0 &&
+                waitpid(stub->pid, &status, __WALL) == stub->pid && WIFSTOPPED(status) &&
+                ptrace(PTRACE_POKEUSER, stub->pid, DEBUG_REGISTER(7), NULL) == 0;
+    for (unsigned i = 0; i < STUB_SITES; i++) {
+        stub->sites[i] = i < count ? sites[i] : 0;
+        enable |= i < count ? UINT64_C(1) << 2 * i : 0;
+        done = done && ptrace(PTRACE_POKEUSER, stub->pid, DEBUG_REGISTER(i), stub->sites[i]) == 0;
+    }
+    done = done && ptrace(PTRACE_POKEUSER, stub->pid, DEBUG_REGISTER(7), enable) == 0;
+    return ptrace(PTRACE_DETACH, stub->pid, NULL, NULL) == 0 && done;
 }
 
 void stub_kick(pid_t pid)

@@ -10,11 +10,14 @@
 
 struct physmem;
 
+#define STUB_SITES 4 /* the processor's breakpoints */
+
 struct stub {
     pid_t pid; /* 0: there is none */
     uint64_t base;
     uint8_t *shared; /* STUB_SIZE bytes: what the stub has mapped at `base` */
     const struct physmem *mem;
+    uint64_t sites[STUB_SITES]; /* where it stops before the instruction; 0: none */
 };
 
 /* Start a stub whose file of guest RAM is `mem`'s. -1 with `err`. */
@@ -43,6 +46,10 @@ bool stub_protect(struct stub *stub, uint64_t address, uint64_t size, int protec
 bool stub_unmap(struct stub *stub, uint64_t address, uint64_t size);
 /* Make them now. *failed is set if one of them failed. False: the stub is gone. */
 bool stub_flush(struct stub *stub, bool *failed);
+
+/* Stop it, with SIGTRAP, before it executes what is at these addresses and no others. False: the
+ * host does not let us, or the stub is gone. */
+bool stub_break_at(struct stub *stub, const uint64_t *sites, unsigned count);
 
 /* Let the stub return from its signal, and wait for the next. False: the stub is gone, and with it
  * the registers of the guest. */

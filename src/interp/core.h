@@ -137,6 +137,7 @@ struct interp {
     uint64_t large_low[2], large_high[2]; /* where large pages were entered, by half */
     bool local_high;            /* the upper half has entries that are not global */
     uint16_t generations;       /* given out so far */
+    uint64_t wraps;             /* how often they started anew */
     uint16_t pcid_tag[1 << 12]; /* generation of each PCID's lower half; 0: nothing is kept */
 
     ZydisDecoder decoders[(ZYDIS_MACHINE_MODE_MAX_VALUE + 1) * 3]; /* by mode and stack width */

@@ -504,6 +504,7 @@ static void clear_tlbs(struct interp *in)
     memset(in->exec_tlb, 0, sizeof in->exec_tlb);
     memset(in->pcid_tag, 0, sizeof in->pcid_tag);
     in->generations = 0;
+    in->wraps++;
 }
 
 /*
