@@ -37,6 +37,7 @@
  * estimate of what that costs. */
 #define WINDOW_NS  (20 * MS)
 #define TRAP_NS    12000
+#define HOLD_NS    (100 * MS)
 #define TRAPS_JUDGED 256 /* also where it does nothing but touch pages */
 #define COOL_FIRST (50 * MS)
 #define COOL_MAX   (5000 * MS)
@@ -121,6 +122,20 @@ bool direct_wanted(const struct direct *d)
     return s && s->streak >= STREAK && !s->held && !d->broken;
 }
 
+/* End a hold: another page may suit, and after a while the same one may. */
+static void release(struct direct *d, uint64_t now)
+{
+    struct space *s = find_space(d, space_of(d->cpu));
+    if (!s || !s->held)
+        return;
+    if (now - s->window > HOLD_NS) {
+        space_forgive(s);
+        s->window = now;
+        s->traps = s->swaps = 0;
+    }
+    s->held = space_refuses(s, d->cpu->rip);
+}
+
 void direct_sample(struct direct *d, uint64_t entries)
 {
     uint64_t cr3 = space_of(d->cpu), now = direct_now();
@@ -133,8 +148,7 @@ void direct_sample(struct direct *d, uint64_t entries)
     d->last_ns = now;
     if (!same || d->broken)
         return;
-    if (d->current && d->current->cr3 == cr3 && d->current->held)
-        d->current->held = space_refuses(d->current, d->cpu->rip);
+    release(d, now);
     bool computes = entered * STRETCH_NS <= took;
     struct space *s = computes ? get_space(d, cr3) : find_space(d, cr3);
     if (!s || s->streak >= STREAK)

@@ -71,6 +71,7 @@ void space_free_pages(struct space *s);
 bool space_fill(struct direct *d, struct space *s, uint64_t linear, uint32_t error);
 /* Is `rip` in a page that was found unfit to run? A hint. */
 bool space_refuses(struct space *s, uint64_t rip);
+void space_forgive(struct space *s);
 /* Bring the mapping in line with the guest's page tables as they are now. */
 void space_validate(struct direct *d, struct space *s);
 

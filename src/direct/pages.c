@@ -209,6 +209,11 @@ bool space_refuses(struct space *s, uint64_t rip)
     return *refused_slot(s, rip) == (rip & PAGE_MASK) + 1;
 }
 
+void space_forgive(struct space *s)
+{
+    memset(s->refused, 0, sizeof s->refused);
+}
+
 /* ---- Filling ---- */
 
 /* The page's index if it is plain RAM. */
@@ -314,7 +319,7 @@ bool space_fill(struct direct *d, struct space *s, uint64_t linear, uint32_t err
 void space_validate(struct direct *d, struct space *s)
 {
     d->stats.validations++;
-    memset(s->refused, 0, sizeof s->refused);
+    space_forgive(s);
     for (uint32_t i = 1; i < s->top; i++) {
         struct stub_page *p = &s->pages[i];
         struct translation t;
