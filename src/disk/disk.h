@@ -31,6 +31,7 @@ struct disk_request {
 };
 
 struct disk;
+struct file_trace;
 
 struct disk_options {
     bool read_only;
@@ -43,6 +44,8 @@ struct disk_options {
      */
     void (*no_space)(void *opaque, const char *message);
     void *opaque;
+    bool trust_paths;               /* the image may name parts of itself in other directories */
+    const struct file_trace *trace; /* for tests (disk/file.h); NULL */
 };
 
 /* NULL with `err` (file, and offset where there is one) if it is no image that we can use. */
@@ -52,7 +55,8 @@ void disk_close(struct disk *disk);
 uint64_t disk_size(const struct disk *disk); /* bytes, a multiple of DISK_SECTOR */
 bool disk_read_only(const struct disk *disk);
 void disk_submit(struct disk *disk, struct disk_request *request);
-/* Wait until no request is under way. Nobody submits meanwhile. */
+/* Wait until no request is under way (those that wait for space are not). Nobody submits meanwhile.
+ */
 void disk_drain(struct disk *disk);
 /* Try again what no_space() was told of. */
 void disk_retry(struct disk *disk);

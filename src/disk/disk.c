@@ -1,0 +1,288 @@
+/*
+ * Requests: a queue, and threads that do what may wait. Threads are started as requests pile up, so
+ * a disk with one request at a time has one.
+ */
+#include "disk/disk.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "disk/image.h"
+#include "util/error.h"
+#include "util/util.h"
+
+#define THREADS_MAX 8
+#define METADATA_SECONDS                                                                           \
+    2 /* what is only in memory gets to the host after so long without a flush */
+
+struct request_list {
+    struct disk_request *head, **tail;
+};
+
+struct disk {
+    struct image *image;
+    struct disk_options options;
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t work, drained;
+    struct request_list queue;
+    struct request_list stalled; /* waits for space on the host */
+    unsigned queued, under_way;  /* under_way: submitted, done() has not returned, not stalled */
+    unsigned threads, idle;
+    bool closing;
+    pthread_t tids[THREADS_MAX];
+};
+
+static void list_init(struct request_list *list)
+{
+    list->head = NULL;
+    list->tail = &list->head;
+}
+
+static void list_append(struct request_list *list, struct disk_request *request)
+{
+    request->next = NULL;
+    *list->tail = request;
+    list->tail = &request->next;
+}
+
+static struct disk_request *list_take(struct request_list *list)
+{
+    struct disk_request *request = list->head;
+    if (request) {
+        list->head = request->next;
+        if (!list->head)
+            list->tail = &list->head;
+    }
+    return request;
+}
+
+static int check(const struct disk *disk, const struct disk_request *request)
+{
+    if (request->op > DISK_WRITE_ZEROES)
+        return EINVAL;
+    if (request->op != DISK_READ && request->op != DISK_FLUSH && disk->image->read_only)
+        return EROFS;
+    if (request->op == DISK_FLUSH)
+        return 0;
+    if ((request->offset | request->length) % DISK_SECTOR || request->offset > disk->image->size ||
+        request->length > disk->image->size - request->offset)
+        return EINVAL;
+    if ((request->op == DISK_READ || request->op == DISK_WRITE) &&
+        iov_total(request->iov, request->iov_count) != request->length)
+        return EINVAL;
+    return 0;
+}
+
+static int perform(struct disk *disk, const struct disk_request *request)
+{
+    struct image *image = disk->image;
+    struct iov_cursor cursor = iov_start(request->iov, request->iov_count);
+    int error = check(disk, request);
+    if (error)
+        return error;
+    switch (request->op) {
+    case DISK_READ:
+        return image->ops->read(image, request->offset, &cursor, request->length);
+    case DISK_FLUSH:
+        return image->read_only ? 0 : image->ops->flush(image);
+    case DISK_WRITE:
+        error = image->ops->write(image, request->offset, &cursor, request->length);
+        break;
+    case DISK_DISCARD:
+        return image->ops->zero(image, request->offset, request->length, true);
+    case DISK_WRITE_ZEROES:
+        error = image->ops->zero(image, request->offset, request->length, false);
+        break;
+    }
+    if (!error && (request->fua || disk->options.write_through))
+        error = image->ops->flush(image);
+    return error;
+}
+
+/* Called without the lock. */
+static void finish(struct disk *disk, struct disk_request *request, int error)
+{
+    request->done(request, error);
+    pthread_mutex_lock(&disk->lock);
+    if (--disk->under_way == 0)
+        pthread_cond_broadcast(&disk->drained);
+    pthread_mutex_unlock(&disk->lock);
+}
+
+/* Keep a request that found no space. False: the disk is being closed, or nobody wants to know. */
+static bool stall(struct disk *disk, struct disk_request *request)
+{
+    if (!disk->options.no_space)
+        return false;
+    pthread_mutex_lock(&disk->lock);
+    bool keep = !disk->closing, first = !disk->stalled.head;
+    if (keep) {
+        list_append(&disk->stalled, request);
+        if (--disk->under_way == 0)
+            pthread_cond_broadcast(&disk->drained);
+    }
+    pthread_mutex_unlock(&disk->lock);
+    if (keep && first) {
+        struct tv_error text;
+        tv_fail(&text,
+                "%s: no space left on the host for the guest's write; free some, then resume",
+                disk->image->path);
+        disk->options.no_space(disk->options.opaque, text.message);
+    }
+    return keep;
+}
+
+/* With the lock: wait for a request. False: write metadata now. */
+static bool wait_for_work(struct disk *disk)
+{
+    bool timed_out = false;
+    disk->idle++;
+    while (!disk->queue.head && !disk->closing && !timed_out) {
+        if (disk->image->ops->dirty && disk->image->ops->dirty(disk->image)) {
+            struct timespec until;
+            clock_gettime(CLOCK_MONOTONIC, &until);
+            until.tv_sec += METADATA_SECONDS;
+            timed_out = pthread_cond_timedwait(&disk->work, &disk->lock, &until) == ETIMEDOUT;
+        } else {
+            pthread_cond_wait(&disk->work, &disk->lock);
+        }
+    }
+    disk->idle--;
+    return disk->queue.head || disk->closing;
+}
+
+static void *worker(void *opaque)
+{
+    struct disk *disk = opaque;
+    pthread_mutex_lock(&disk->lock);
+    for (;;) {
+        if (!disk->queue.head && !disk->closing && !wait_for_work(disk)) {
+            pthread_mutex_unlock(&disk->lock);
+            disk->image->ops->flush(disk->image);
+            pthread_mutex_lock(&disk->lock);
+            continue;
+        }
+        struct disk_request *request = list_take(&disk->queue);
+        if (!request)
+            break; /* closing */
+        disk->queued--;
+        pthread_mutex_unlock(&disk->lock);
+        int error = perform(disk, request);
+        if (error != ENOSPC || !stall(disk, request))
+            finish(disk, request, error);
+        pthread_mutex_lock(&disk->lock);
+    }
+    pthread_mutex_unlock(&disk->lock);
+    return NULL;
+}
+
+/* With the lock. */
+static void enqueue(struct disk *disk, struct disk_request *request)
+{
+    list_append(&disk->queue, request);
+    disk->queued++;
+    if (disk->idle >= disk->queued)
+        pthread_cond_signal(&disk->work);
+    else if (disk->threads < THREADS_MAX &&
+             pthread_create(&disk->tids[disk->threads], NULL, worker, disk) == 0)
+        disk->threads++;
+    else
+        pthread_cond_signal(&disk->work);
+}
+
+void disk_submit(struct disk *disk, struct disk_request *request)
+{
+    pthread_mutex_lock(&disk->lock);
+    disk->under_way++;
+    enqueue(disk, request);
+    pthread_mutex_unlock(&disk->lock);
+}
+
+void disk_drain(struct disk *disk)
+{
+    pthread_mutex_lock(&disk->lock);
+    while (disk->under_way)
+        pthread_cond_wait(&disk->drained, &disk->lock);
+    pthread_mutex_unlock(&disk->lock);
+}
+
+void disk_retry(struct disk *disk)
+{
+    pthread_mutex_lock(&disk->lock);
+    struct disk_request *request;
+    struct request_list stalled = disk->stalled;
+    if (!stalled.head)
+        list_init(&stalled);
+    list_init(&disk->stalled);
+    while ((request = list_take(&stalled))) {
+        disk->under_way++;
+        enqueue(disk, request);
+    }
+    pthread_mutex_unlock(&disk->lock);
+}
+
+uint64_t disk_size(const struct disk *disk)
+{
+    return disk->image->size;
+}
+
+bool disk_read_only(const struct disk *disk)
+{
+    return disk->image->read_only;
+}
+
+struct disk *disk_open(const char *path, const struct disk_options *options, struct tv_error *err)
+{
+    struct disk *disk = calloc(1, sizeof *disk);
+    if (!disk) {
+        tv_fail(err, "%s: out of memory", path);
+        return NULL;
+    }
+    if (options)
+        disk->options = *options;
+    disk->image = image_open(path, &disk->options, err);
+    if (!disk->image) {
+        free(disk);
+        return NULL;
+    }
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&disk->lock, NULL);
+    pthread_cond_init(&disk->work, &attr);
+    pthread_cond_init(&disk->drained, NULL);
+    pthread_condattr_destroy(&attr);
+    list_init(&disk->queue);
+    list_init(&disk->stalled);
+    /* One thread from the start: without it there would be nobody to report even an error. */
+    if (pthread_create(&disk->tids[0], NULL, worker, disk) != 0) {
+        tv_fail(err, "%s: cannot start a thread for the disk", path);
+        disk_close(disk);
+        return NULL;
+    }
+    disk->threads = 1;
+    return disk;
+}
+
+void disk_close(struct disk *disk)
+{
+    if (!disk)
+        return;
+    disk_drain(disk);
+    pthread_mutex_lock(&disk->lock);
+    disk->closing = true;
+    pthread_cond_broadcast(&disk->work);
+    pthread_mutex_unlock(&disk->lock);
+    for (unsigned i = 0; i < disk->threads; i++)
+        pthread_join(disk->tids[i], NULL);
+    for (struct disk_request *request; (request = list_take(&disk->stalled));)
+        request->done(request, ENOSPC);
+    image_close(disk->image);
+    pthread_cond_destroy(&disk->work);
+    pthread_cond_destroy(&disk->drained);
+    pthread_mutex_destroy(&disk->lock);
+    free(disk);
+}

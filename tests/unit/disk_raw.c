@@ -1,0 +1,131 @@
+/* The disk layer on raw images: transfers, flush, discard, errors, space running out. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "disk_sync.h"
+
+static char dir[64], path[100];
+static struct tv_error err;
+
+static void make(uint64_t size)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0666);
+    CHECK(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
+    close(fd);
+}
+
+static void test_transfers(void)
+{
+    make(1 << 20);
+    struct disk *disk = disk_open(path, NULL, &err);
+    CHECK(disk && disk_size(disk) == 1 << 20 && !disk_read_only(disk));
+    static char out[65536], in[65536];
+    pattern_fill(out, 4096, sizeof out, 1);
+    CHECK(disk_do(disk, DISK_WRITE, false, 4096, out, sizeof out) == 0);
+    CHECK(disk_do(disk, DISK_READ, false, 4096, in, sizeof in) == 0 && !memcmp(in, out, sizeof in));
+    CHECK(disk_do(disk, DISK_WRITE, true, 512, out, 512) == 0);
+    CHECK(disk_do(disk, DISK_FLUSH, false, 0, NULL, 0) == 0);
+    CHECK(disk_do(disk, DISK_WRITE_ZEROES, false, 8192, NULL, 4096) == 0);
+    CHECK(disk_do(disk, DISK_READ, false, 4096, in, sizeof in) == 0);
+    CHECK(!memcmp(in, out, 4096) && !memcmp(in + 8192, out + 8192, 4096));
+    CHECK(in[4096] == 0 && !memcmp(in + 4096, in + 4097, 4095));
+    CHECK(disk_do(disk, DISK_DISCARD, false, 0, NULL, 1 << 20) == 0);
+    CHECK(disk_do(disk, DISK_READ, false, 4096, in, 512) == 0 && in[0] == 0);
+
+    CHECK(disk_do(disk, DISK_READ, false, 1 << 20, in, 512) == EINVAL);
+    CHECK(disk_do(disk, DISK_READ, false, (1 << 20) - 512, in, 1024) == EINVAL);
+    CHECK(disk_do(disk, DISK_READ, false, UINT64_MAX - 511, in, 1024) == EINVAL);
+    CHECK(disk_do(disk, DISK_READ, false, 256, in, 512) == EINVAL);
+    CHECK(disk_do(disk, DISK_WRITE, false, 512, in, 100) == EINVAL);
+
+    /* A guest must not turn a file that was guessed to be raw into something else. */
+    memcpy(out, "QFI\xfb", 4);
+    CHECK(disk_do(disk, DISK_WRITE, false, 0, out, 512) == EPERM);
+    disk_close(disk);
+    disk = disk_open(path, &(struct disk_options){.format = "raw"}, &err);
+    CHECK(disk_do(disk, DISK_WRITE, false, 0, out, 512) == 0);
+    disk_close(disk);
+    disk_close(NULL);
+}
+
+static void test_open(void)
+{
+    CHECK(!disk_open("/nonexistent/x", NULL, &err) && strstr(err.message, "/nonexistent/x"));
+    CHECK(!disk_open("/dev/null", NULL, &err) && strstr(err.message, "not a regular file"));
+    CHECK(!disk_open(dir, NULL, &err));
+    unlink(path);
+    CHECK(mkfifo(path, 0666) == 0);
+    CHECK(!disk_open(path, NULL, &err) && strstr(err.message, "not a regular file"));
+    unlink(path);
+
+    make(1000); /* rounded up */
+    struct disk *disk = disk_open(path, &(struct disk_options){.read_only = true}, &err);
+    char sector[512] = {1};
+    CHECK(disk && disk_size(disk) == 1024 && disk_read_only(disk));
+    CHECK(disk_do(disk, DISK_READ, false, 512, sector, 512) == 0 && !sector[0]);
+    CHECK(disk_do(disk, DISK_WRITE, false, 512, sector, 512) == EROFS);
+    CHECK(disk_do(disk, DISK_FLUSH, false, 0, NULL, 0) == 0);
+    CHECK(!disk_open(path, NULL, &err) && strstr(err.message, "in use"));
+    struct disk *second = disk_open(path, &(struct disk_options){.read_only = true}, &err);
+    CHECK(second);
+    disk_close(second);
+    disk_close(disk);
+}
+
+/* Many requests at once, each of many pieces. */
+enum { DEPTH = 64, PIECES = 300 };
+static struct disk_sync many[DEPTH];
+static struct iovec pieces[DEPTH][PIECES];
+
+static void many_submit(struct disk *disk, enum disk_op op, char *data)
+{
+    for (int i = 0; i < DEPTH; i++) {
+        for (int j = 0; j < PIECES; j++)
+            pieces[i][j] = (struct iovec){data + (i * PIECES + j) * 512, 512};
+        many[i] = (struct disk_sync){.request = {.op = op,
+                                                 .offset = (uint64_t)i * PIECES * 512,
+                                                 .length = PIECES * 512,
+                                                 .iov = pieces[i],
+                                                 .iov_count = PIECES,
+                                                 .done = disk_sync_done,
+                                                 .opaque = &many[i]},
+                                     .lock = PTHREAD_MUTEX_INITIALIZER,
+                                     .cond = PTHREAD_COND_INITIALIZER};
+        disk_submit(disk, &many[i].request);
+    }
+    disk_drain(disk);
+    for (int i = 0; i < DEPTH; i++)
+        CHECK(many[i].finished && many[i].error == 0);
+}
+
+static void test_many(void)
+{
+    size_t size = (size_t)DEPTH * PIECES * 512;
+    char *out = malloc(size), *in = malloc(size);
+    make(size);
+    struct disk *disk = disk_open(path, NULL, &err);
+    pattern_fill(out, 0, size, 7);
+    many_submit(disk, DISK_WRITE, out);
+    many_submit(disk, DISK_READ, in);
+    CHECK(!memcmp(in, out, size));
+    disk_close(disk);
+    free(out);
+    free(in);
+}
+
+int main(void)
+{
+    snprintf(dir, sizeof dir, "/tmp/disk-raw-XXXXXX");
+    CHECK(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/image", dir);
+    test_transfers();
+    test_open();
+    test_many();
+    unlink(path);
+    rmdir(dir);
+    return check_result();
+}
