@@ -109,6 +109,9 @@ static bool other_decode(const struct vga *v, unsigned port)
 
 uint8_t vga_port_read(struct vga *v, unsigned port)
 {
+    /* SeaVGABIOS resets the flip-flop at 0x3da in the monochrome modes, too. */
+    if ((port & 0x0f) == 0x0a && port != 0x3ca)
+        v->attr_data = false;
     if (other_decode(v, port))
         return 0xff;
     switch (port) {
@@ -146,7 +149,6 @@ uint8_t vga_port_read(struct vga *v, unsigned port)
         return v->crtc_index < VGA_CRTC_REGS ? v->crtc[v->crtc_index] : 0;
     case 0x3ba:
     case 0x3da:
-        v->attr_data = false;
         return input_status_1(v);
     default:
         return 0xff;
