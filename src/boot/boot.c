@@ -155,7 +155,7 @@ uint32_t boot_strings_add(struct boot_strings *strings, struct physmem *mem, con
 
 void boot_zero(struct physmem *mem, uint64_t gpa, uint64_t len)
 {
-    uint8_t *host = physmem_host(mem, gpa, len);
+    uint8_t *host = physmem_host_write(mem, gpa, len);
     if (!host || !len)
         return;
     memset(host, 0, len);

@@ -259,6 +259,8 @@ void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to);
 /* RAM page `index` was written: drop what no longer is what was translated. */
 void bt_page_written(struct vcpu *cpu, uint64_t index);
 void bt_drop_all(struct vcpu *cpu);
+/* What is at guest-physical addresses changed: drop the pages as well. */
+void bt_forget_pages(struct vcpu *cpu);
 
 /* ---- stubs.c ---- */
 

@@ -44,18 +44,24 @@ static void unmap(void *p, uint64_t size)
         munmap(p, size);
 }
 
+static void free_pages(struct bt *bt)
+{
+    for (unsigned i = 0; i < PAGE_HASH; i++) {
+        for (struct bt_page *p = bt->pages[i], *next; p; p = next) {
+            next = p->hash_next;
+            free(p);
+        }
+        bt->pages[i] = bt->by_physical[i] = NULL;
+    }
+}
+
 void bt_cache_free(struct bt *bt)
 {
     uint64_t length = bt->segment_code * bt->segment_count;
     unmap(bt->write, length);
     unmap(bt->exec, length);
     unmap(bt->data, length);
-    for (unsigned i = 0; i < PAGE_HASH; i++) {
-        for (struct bt_page *p = bt->pages[i], *next; p; p = next) {
-            next = p->hash_next;
-            free(p);
-        }
-    }
+    free_pages(bt);
 }
 
 /* ---- Pages ---- */
@@ -194,7 +200,7 @@ void bt_page_written(struct vcpu *cpu, uint64_t index)
         if (p->index != index || !p->blocks)
             continue;
         /* From here on writes are heard of again, so what is compared now stays known. */
-        const uint8_t *host = physmem_host(mem, p->gpa, PAGE_SIZE);
+        const uint8_t *host = mem->ram + (p->index << PAGE_SHIFT);
         physmem_mark_code(mem, host);
         p->gen = atomic_load(&mem->page_gen[index]);
         for (struct bt_block *b = p->blocks, *next; b; b = next) {
@@ -241,6 +247,12 @@ void bt_drop_all(struct vcpu *cpu)
     for (unsigned n = 0; n < cpu->bt->segment_count; n++)
         empty_segment(cpu, n);
     cpu->bt->segment = 0;
+}
+
+void bt_forget_pages(struct vcpu *cpu)
+{
+    bt_drop_all(cpu);
+    free_pages(cpu->bt);
 }
 
 uint8_t *bt_cache_reserve(struct vcpu *cpu, uint64_t code, uint64_t data)

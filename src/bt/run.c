@@ -192,6 +192,17 @@ static void on_mark(struct machine *m, const uint8_t *host_page)
     }
 }
 
+/* Pages are being logged again. Nobody waits: the log allows for stores under way. */
+static void on_logging(struct machine *m)
+{
+    for (unsigned i = 0; i < m->vcpu_count; i++) {
+        if (!m->vcpus[i]->bt)
+            continue;
+        atomic_store(&m->vcpus[i]->bt->purge, true);
+        atomic_fetch_or(&m->vcpus[i]->attention, ATT_CODE);
+    }
+}
+
 static void on_written(struct machine *m, uint64_t index)
 {
     for (unsigned i = 0; i < m->vcpu_count; i++) {
@@ -619,6 +630,8 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
             atomic_fetch_and(&cpu->attention, ~(uint32_t)ATT_CODE);
             take_written(cpu);
         }
+        if (attention & ATT_MEMORY)
+            interp_memory_changed(cpu);
         if (attention & ATT_INTR)
             sample(cpu);
         switch (run_directly(cpu)) {
@@ -745,6 +758,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
         perf_map_stubs(cpu->machine->perf_map, bt);
     cpu->bt = bt;
     cpu->interp->flushed = on_flush;
+    cpu->interp->memory_changed = bt_forget_pages;
     if (cpu->machine->verify && bt_verify_create(cpu, err) < 0) {
         bt_vcpu_fini(cpu);
         return -1;
@@ -767,6 +781,7 @@ static int bt_machine_init(struct machine *m, struct tv_error *err)
         .opaque = m,
         .marked = (void (*)(void *, const uint8_t *))on_mark,
         .written = (void (*)(void *, uint64_t))on_written,
+        .logging = (void (*)(void *))on_logging,
     };
     return 0;
 }

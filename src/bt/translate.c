@@ -204,7 +204,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
             return NULL;
     }
     struct physmem *mem = cpu->machine->mem;
-    const uint8_t *host = physmem_host(mem, page->gpa, PAGE_SIZE);
+    const uint8_t *host = mem->ram + (page->index << PAGE_SHIFT);
     physmem_mark_code(mem, host);
     if (atomic_load(&mem->page_gen[page->index]) != page->gen)
         bt_page_written(cpu, page->index);

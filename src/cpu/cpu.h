@@ -62,6 +62,7 @@ enum attention {
     ATT_STOP = 1 << 4, /* the machine wants this thread: pause, reset, end, debugger */
     ATT_SMI = 1 << 5,
     ATT_DEBUG = 1 << 6, /* breakpoints or watchpoints changed: drop what was cached */
+    ATT_MEMORY = 1 << 8, /* the guest-physical map changed: drop translations and code */
     ATT_CODE = 1 << 7,  /* somebody else wrote to a page that code was translated from */
 };
 

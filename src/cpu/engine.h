@@ -29,6 +29,8 @@ struct engine {
     void (*kick)(struct vcpu *cpu); /* any thread: make run() look at vcpu.attention; may be NULL */
     void (*state_changed)(
         struct vcpu *cpu); /* someone replaced vcpu's state (reset, debugger): drop caches */
+    /* The guest-physical map changed (physmem.h). NULL: ATT_MEMORY is set in all vCPUs instead. */
+    void (*memory_changed)(struct machine *m);
     void (*print_stats)(struct machine *m, FILE *out); /* --stats */
 };
 

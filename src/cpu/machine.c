@@ -19,7 +19,10 @@ void machine_out(struct machine *m, uint16_t port, unsigned size, uint32_t value
 
 uint64_t machine_mmio_read(struct machine *m, uint64_t gpa, unsigned size)
 {
-    uint64_t value = bus_read(&m->mmio, gpa, size);
+    uint64_t value = 0;
+    if (physmem_mmio_read(m->mem, gpa, &value, size))
+        return value;
+    value = bus_read(&m->mmio, gpa, size);
     if (log_on(&m->log, LOG_MMIO))
         log_write(&m->log, LOG_MMIO, "read  %" PRIx64 "/%u = %" PRIx64, gpa, size, value);
     return value;
@@ -27,6 +30,8 @@ uint64_t machine_mmio_read(struct machine *m, uint64_t gpa, unsigned size)
 
 void machine_mmio_write(struct machine *m, uint64_t gpa, unsigned size, uint64_t value)
 {
+    if (physmem_mmio_write(m->mem, gpa, &value, size))
+        return;
     if (log_on(&m->log, LOG_MMIO))
         log_write(&m->log, LOG_MMIO, "write %" PRIx64 "/%u = %" PRIx64, gpa, size, value);
     bus_write(&m->mmio, gpa, size, value);

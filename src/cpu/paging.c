@@ -47,7 +47,7 @@ static uint64_t read_entry(const struct physmem *mem, uint64_t gpa, unsigned siz
 static bool update_entry(struct physmem *mem, uint64_t gpa, unsigned size, uint64_t old,
                          uint64_t bits)
 {
-    uint8_t *host = physmem_host(mem, gpa, size);
+    uint8_t *host = physmem_host_write(mem, gpa, size);
     if (!host)
         return true;
     bool done;

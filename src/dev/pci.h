@@ -28,6 +28,7 @@ enum pci_register {
     PCI_BAR0 = 0x10,
     PCI_SUBSYSTEM_VENDOR = 0x2c,
     PCI_SUBSYSTEM = 0x2e,
+    PCI_ROM_BAR = 0x30,
     PCI_CAPABILITIES = 0x34,
     PCI_INTERRUPT_LINE = 0x3c,
     PCI_INTERRUPT_PIN = 0x3d,
@@ -43,14 +44,23 @@ enum pci_command {
 struct pci_bus;
 struct pci_device;
 
+enum pci_bar_flag {
+    PCI_BAR_IO = 1,
+    PCI_BAR_PREFETCH = 2,
+    PCI_BAR_64 = 4, /* takes the next BAR, too */
+};
+
 struct pci_bar {
-    const struct io_ops *ops; /* NULL: not there */
+    const struct io_ops *ops;      /* one of these two, or neither: not there */
+    struct physmem_region *memory; /* RAM- or ROM-backed */
     void *device;
     uint64_t size; /* a power of two */
-    bool io;
+    bool io, wide;
     bool mapped;
     uint64_t base; /* valid while mapped */
 };
+
+#define PCI_MSIX_MAX 32 /* vectors */
 
 struct pci_identity {
     const char *name;
@@ -69,7 +79,11 @@ struct pci_device {
     uint8_t config_reset[PCI_CONFIG_SIZE]; /* what reset puts there */
     uint8_t wmask[PCI_CONFIG_SIZE];        /* bits that the guest can write */
     uint8_t w1c[PCI_CONFIG_SIZE];          /* bits that a written 1 clears */
-    struct pci_bar bars[PCI_BARS];
+    struct pci_bar bars[PCI_BARS + 1];     /* the last one is the expansion ROM */
+    uint8_t msi_cap, msix_cap;             /* where the capabilities are; 0: none */
+    uint8_t msix_vectors;
+    uint32_t msix_table[PCI_MSIX_MAX * 4]; /* address low and high, data, control */
+    uint32_t msix_pending;
     uint8_t cap_size; /* of the capability added last */
     bool intx;        /* level of the interrupt pin */
     /* After the guest wrote configuration bytes [offset, offset+size); may be NULL. */
@@ -79,13 +93,16 @@ struct pci_device {
 /* The lines of a device's state table for its struct pci_device member. Its after_reset calls
  * pci_device_reset(), its after_load pci_device_loaded(). */
 #define PCI_DEVICE_STATE(type, member)                                                             \
-    STATE_ARRAY(type, member.config, 0), STATE(type, member.intx, 0)
+    STATE_ARRAY(type, member.config, 0), STATE(type, member.intx, 0),                              \
+        STATE_ARRAY(type, member.msix_table, 0), STATE(type, member.msix_pending, 0)
 
 /* Where interrupts go: PIRQ lines to the 8259 through the ISA bridge's routing, and fixed to the
  * IO-APIC. */
 struct pci_wiring {
     struct irq_line pic[16];
-    struct irq_line ioapic[4]; /* pins 16..19 */
+    struct irq_line ioapic[4];                                  /* pins 16..19 */
+    void (*msi)(void *opaque, uint64_t address, uint32_t data); /* NULL: none */
+    void *msi_opaque;
 };
 
 /* The bus and its 440FX/440BX host bridge in slot 0. */
@@ -94,7 +111,37 @@ struct pci_bus *pci_create(struct device_env *env, const struct pci_wiring *wiri
  * config_reset is set up. */
 void pci_device_init(struct pci_bus *bus, struct pci_device *dev, unsigned devfn,
                      const struct pci_identity *identity);
-/* Add a base address register: an I/O range, or 32-bit non-prefetchable memory. */
+/* Add a base address register of device registers; `flags`: enum pci_bar_flag. */
+void pci_add_register_bar(struct pci_device *dev, unsigned bar, unsigned flags, uint64_t size,
+                          const struct io_ops *ops, void *device);
+/*
+ * A BAR of memory that engines access as they do RAM (a frame buffer); not for I/O. Returns the
+ * region: its `host` is the memory, zeroed, there as long as the VM; physmem_take_dirty() tells
+ * what was written. NULL: no room. A size of 4 KiB at least.
+ */
+struct physmem_region *pci_add_ram_bar(struct pci_device *dev, unsigned bar, unsigned flags,
+                                       uint64_t size);
+/* The expansion ROM: a copy of `size` bytes (padded to a power of two). False: no room. */
+bool pci_add_rom(struct pci_device *dev, const void *data, uint64_t size);
+/*
+ * Message-signalled interrupts. pci_add_msi() gives one message; pci_add_msix() as many as
+ * `vectors` (PCI_MSIX_MAX at most) with their table and pending bits in the 4 KiB BAR `bar` that it
+ * makes. A device interrupts with
+ *
+ *     if (!pci_notify(dev, vector))
+ *         pci_set_intx(dev, true);
+ *
+ * and a level interrupt that stays up is not seen while messages are on (pci_set_intx() may be
+ * called all the same).
+ */
+bool pci_add_msi(struct pci_device *dev);
+bool pci_add_msix(struct pci_device *dev, unsigned bar, unsigned vectors);
+/* The guest has turned messages on. */
+bool pci_uses_messages(const struct pci_device *dev);
+/* Send message `vector` (or note it as pending where it is masked). False: messages are off. Device
+ * lock held. */
+bool pci_notify(struct pci_device *dev, unsigned vector);
+/* A base address register: an I/O range, or 32-bit non-prefetchable memory. */
 void pci_add_bar(struct pci_device *dev, unsigned bar, bool io, uint64_t size,
                  const struct io_ops *ops, void *device);
 /* Add a capability of `size` bytes (its first two are set here), returns its offset. 0: no room. */
@@ -109,6 +156,13 @@ void pci_device_loaded(struct pci_device *dev);
  */
 void pci_claim_address_byte(struct pci_bus *bus, unsigned byte, const struct io_ops *ops,
                             void *device);
+/*
+ * Firmware: from now on the host bridge's shadow registers (PAM, SMRAM) are in force. Reads of
+ * 0xe0000 .. 0xfffff that they do not give to RAM go to `rom` (the last 128 KiB of the BIOS),
+ * everything else to the MMIO bus, as does 0xa0000 .. 0xbffff. Without this call all below 1 MiB is
+ * RAM unless a device says otherwise with physmem_map_low().
+ */
+void pci_set_firmware(struct pci_bus *bus, uint8_t *rom);
 /* The ISA bridge tells the PIRQ routing: PIRQRC of line 0..3 as the PIIX has it (bit 7: off). */
 void pci_set_pirq_route(struct pci_bus *bus, unsigned pirq, uint8_t route);
 

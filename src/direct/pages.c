@@ -18,7 +18,7 @@
 #include "dev/lapic.h"
 #include "direct/internal.h"
 
-#define AROUND 16 /* pages that are mapped together */
+#define AROUND   16 /* pages that are mapped together */
 #define PF_WRITE 2u
 #define PF_FETCH 16u
 
@@ -109,9 +109,9 @@ static void map(struct direct *d, struct space *s, uint64_t linear, uint64_t ind
 
 /*
  * Instructions whose result ring 3 gets from the processor and not from its kernel, which differs
- * between guest and host, and which no setting of the host's makes fault: CPUID, RDPID, WRPKRU, and LAR
- * and LSL of a register. A page that has such bytes, be they code or not, is left to the translator.
- * docs/direct.md tells of the others.
+ * between guest and host, and which no setting of the host's makes fault: CPUID, RDPID, WRPKRU, and
+ * LAR and LSL of a register. A page that has such bytes, be they code or not, is left to the
+ * translator. docs/direct.md tells of the others.
  */
 static const uint8_t *find_sensitive(const uint8_t *p, const uint8_t *end)
 {
@@ -221,7 +221,8 @@ static bool ram_index(const struct direct *d, uint64_t gpa, uint64_t size, uint6
 {
     const struct physmem *mem = d->cpu->machine->mem;
     const uint8_t *host = physmem_host(mem, gpa, size);
-    if (!host || (uint64_t)(host - mem->ram) + size > mem->size)
+    if ((gpa < LOW_MAP_END && mem->low_mapped) || !host ||
+        (uint64_t)(host - mem->ram) + size > mem->size)
         return false;
     uint64_t apic = d->cpu->lapic ? lapic_mmio_address(d->cpu->lapic) : ~UINT64_C(0);
     if (apic >= gpa && apic < gpa + size)
@@ -294,7 +295,9 @@ bool space_fill(struct direct *d, struct space *s, uint64_t linear, uint32_t err
 {
     if (linear >= STUB_TASK_END || stub_owns(&s->stub, linear & PAGE_MASK, PAGE_SIZE))
         return false;
-    unsigned access = error & PF_FETCH ? ACCESS_EXEC : error & PF_WRITE ? ACCESS_WRITE : ACCESS_READ;
+    unsigned access = error & PF_FETCH   ? ACCESS_EXEC
+                      : error & PF_WRITE ? ACCESS_WRITE
+                                         : ACCESS_READ;
     if (!fill_page(d, s, linear, access))
         return false;
     d->stats.fills++;

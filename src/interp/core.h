@@ -147,6 +147,7 @@ struct interp {
 
     /* The translator's: after a flush. */
     void (*flushed)(struct vcpu *cpu, enum flushed what, uint64_t linear);
+    void (*memory_changed)(struct vcpu *cpu); /* other code caches are to go too; may be NULL */
 
     struct interp_stats stats;
     struct thunks *thunks; /* of the vector unit: native.h */
@@ -189,6 +190,8 @@ uint8_t *interp_tlb_host(struct vcpu *cpu, uint64_t linear, bool write);
 void interp_begin(struct vcpu *cpu);
 bool interp_unwound(struct vcpu *cpu, enum vcpu_exit *exit);
 bool interp_round(struct vcpu *cpu, enum vcpu_exit *exit, struct tv_error *err);
+/* ATT_MEMORY: forget all translations and code. Between blocks. */
+void interp_memory_changed(struct vcpu *cpu);
 /* Run the block at vcpu.rip where nothing is due before it (interp_round() would look). */
 void interp_run_block(struct vcpu *cpu);
 void interp_flush_jumps(struct vcpu *cpu);

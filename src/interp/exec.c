@@ -33,6 +33,15 @@ static void refresh_debug(struct vcpu *cpu)
     interp_flush_tlb(cpu);
 }
 
+void interp_memory_changed(struct vcpu *cpu)
+{
+    atomic_fetch_and(&cpu->attention, ~(uint32_t)ATT_MEMORY);
+    interp_flush_blocks(cpu);
+    interp_flush_tlb(cpu);
+    if (cpu->interp->memory_changed)
+        cpu->interp->memory_changed(cpu);
+}
+
 void interp_mode_changed(struct vcpu *cpu)
 {
     struct interp *in = cpu->interp;
@@ -301,7 +310,7 @@ static void after_block(struct vcpu *cpu, uint8_t shadow)
 
 static bool stops_run(struct vcpu *cpu, uint32_t attention)
 {
-    return attention & ~(uint32_t)(ATT_INTR | ATT_NMI | ATT_DEBUG | ATT_CODE);
+    return attention & ~(uint32_t)(ATT_INTR | ATT_NMI | ATT_DEBUG | ATT_CODE | ATT_MEMORY);
 }
 
 /*
@@ -325,6 +334,8 @@ static bool round_trip(struct vcpu *cpu, bool once, enum vcpu_exit *exit, struct
             atomic_fetch_and(&cpu->attention, ~(uint32_t)ATT_DEBUG);
             refresh_debug(cpu);
         }
+        if (attention & ATT_MEMORY)
+            interp_memory_changed(cpu);
     }
     if (UNLIKELY(cpu->pending.valid)) {
         deliver_pending(cpu);

@@ -106,7 +106,8 @@ static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, st
     if (!paging_translate(cpu, linear, access, &t, error))
         return false;
 
-    struct place place = {physmem_host(cpu->machine->mem, t.gpa, 1), t.gpa};
+    struct place place = {
+        physmem_host_any(cpu->machine->mem, t.gpa, 1, access & ACCESS_WRITE), t.gpa};
     *out = place;
     if (!place.host || (in->watching && interp_page_watched(cpu, linear)))
         return true;

@@ -17,12 +17,16 @@
  */
 #define KICK_SIGNAL  (SIGRTMAX - 3)
 
+#define KVM_SLOTS_MAX 48
+
 struct kvm_vm {
+    struct physmem *mem;
     int dev_fd, vm_fd;
     size_t run_size;
     bool has_sregs2, has_tsc_offset;
     uint32_t msrs[KVM_MSRS_MAX];
     unsigned msr_count;
+    struct kvm_userspace_memory_region slots[KVM_SLOTS_MAX]; /* as KVM has them */
 };
 
 struct kvm_vcpu {
@@ -55,6 +59,10 @@ int kvm_state_store(struct vcpu *cpu, struct tv_error *err);
 void kvm_state_set_tsc(struct vcpu *cpu);
 /* One MSR as the host sets it. */
 int kvm_state_set_msr(struct vcpu *cpu, uint32_t index, uint64_t value);
+
+/* memory.c: make KVM's memory slots those of the guest-physical map. */
+int kvm_memory_update(struct kvm_vm *vm, const struct physmem *mem, struct tv_error *err);
+void kvm_memory_sync_log(void *vm, const struct physmem_region *region);
 
 /* run.c */
 enum vcpu_exit kvm_run(struct vcpu *cpu, struct tv_error *err);

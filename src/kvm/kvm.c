@@ -101,18 +101,6 @@ int kvm_open(struct tv_error *err)
 
 /* ---- Virtual machine ---- */
 
-static int set_slot(struct kvm_vm *vm, uint32_t slot, uint64_t gpa, uint64_t size, uint8_t *host,
-                    struct tv_error *err)
-{
-    struct kvm_userspace_memory_region region = {.slot = slot,
-                                                 .guest_phys_addr = gpa,
-                                                 .memory_size = size,
-                                                 .userspace_addr = (uintptr_t)host};
-    if (size && kvm_ioctl(vm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0)
-        return tv_fail_errno(err, errno, "KVM does not take guest memory at %#" PRIx64, gpa);
-    return 0;
-}
-
 /* Bits of `first` .. `first + 31` that the processor handles itself. */
 struct native_range {
     uint32_t first, bits;
@@ -223,12 +211,18 @@ static int build_vm(struct machine *m, struct kvm_vm *vm, struct tv_error *err)
     if (kvm_ioctl(vm->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0 ||
         ioctl(vm->vm_fd, KVM_SET_TSS_ADDR, TSS_GPA) < 0)
         return tv_fail_errno(err, errno, "KVM does not reserve its pages");
-    struct physmem *mem = m->mem;
-    if (set_slot(vm, 0, 0, mem->low_size, mem->ram, err) < 0 ||
-        set_slot(vm, 1, HIGH_RAM_BASE, mem->size - mem->low_size, mem->ram + mem->low_size, err) <
-            0)
+    vm->mem = m->mem;
+    if (kvm_memory_update(vm, m->mem, err) < 0)
         return -1;
+    m->mem->hooks = (struct physmem_hooks){.opaque = vm, .sync_log = kvm_memory_sync_log};
     return set_msr_filter(vm, err) < 0 ? -1 : limit_cpuid(m, vm, err);
+}
+
+static void kvm_memory_changed(struct machine *m)
+{
+    struct tv_error err;
+    if (kvm_memory_update(m->vcpus[0]->kvm->vm, m->mem, &err) < 0)
+        log_write(&m->log, LOG_MMIO, "%s", err.message);
 }
 
 static void kvm_machine_fini(struct machine *m)
@@ -395,5 +389,6 @@ const struct engine kvm_engine = {
     .run = kvm_run,
     .kick = kvm_kick,
     .state_changed = kvm_state_changed,
+    .memory_changed = kvm_memory_changed,
     .print_stats = kvm_print_stats,
 };

@@ -5,8 +5,13 @@
  *   0 .. low_size        RAM                ram + gpa
  *   low_size .. 4 GiB    PCI hole: MMIO     (bus)
  *   4 GiB .. 4 GiB+high  RAM                ram + low_size + (gpa - 4 GiB)
+ *   anywhere else        regions            ram + size ..: firmware ROM, frame buffers
  *
- * low_size is at most 3 GiB. Everything that is not RAM goes to the MMIO bus.
+ * low_size is at most 3 GiB. Behind RAM the memfd has an area for memory of devices
+ * (physmem_extra()), which a region puts somewhere into guest-physical space and a guest may move
+ * (a PCI BAR). Below 1 MiB the chipset may put other memory, or nothing, over RAM
+ * (physmem_map_low()). Everything that is no memory, and every write to read-only memory, goes to
+ * the MMIO bus.
  *
  * Each RAM page has a flags byte and a generation. An engine that caches decoded or translated code
  * of a page sets PAGE_CODE; whoever writes to a page with a non-zero flags byte must call
@@ -16,6 +21,7 @@
 #ifndef TRIVISOR_MEM_PHYSMEM_H
 #define TRIVISOR_MEM_PHYSMEM_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,11 +39,28 @@ enum page_flag {
     PAGE_LOG = 2,  /* the dirty log wants to know of writes */
 };
 
+#define LOW_MAP_END     UINT64_C(0x100000) /* what physmem_map_low() reaches */
+#define REGIONS_MAX     16
+#define REGION_UNMAPPED (~UINT64_C(0))
+#define EXTRA_MAX       (UINT64_C(256) << 20) /* of devices' memory; address space only */
+
+/* Memory outside RAM. All but `base` is constant once it is there. */
+struct physmem_region {
+    _Atomic uint64_t base; /* guest-physical, page-aligned, or REGION_UNMAPPED */
+    uint64_t size;
+    uint8_t *host;
+    bool writable;
+};
+
 /* What an engine wants to hear of; NULL: nothing. On the thread that caused it. */
 struct physmem_hooks {
     void *opaque;
     void (*marked)(void *opaque, const uint8_t *page); /* PAGE_CODE was set, bytes not read yet */
     void (*written)(void *opaque, uint64_t page);      /* a page with PAGE_CODE was written */
+    void (*logging)(
+        void *opaque); /* PAGE_LOG was set on pages: forget where writes may go unseen */
+    /* Fill page_dirty of the region's pages from where writes are not seen otherwise (KVM). */
+    void (*sync_log)(void *opaque, const struct physmem_region *region);
 };
 
 struct physmem {
@@ -48,31 +71,94 @@ struct physmem {
     _Atomic uint8_t *page_flags; /* by (host address - ram) >> PAGE_SHIFT */
     _Atomic uint32_t *page_gen;  /* the same index */
     struct physmem_hooks hooks;
-    bool vga_window; /* a VGA answers at 0xa0000 to 0xbffff, not RAM */
-    bool smp;        /* more than one vCPU: first marks of a page need a barrier everywhere */
+    bool smp; /* more than one vCPU: first marks of a page need a barrier everywhere */
+
+    uint64_t extra_used;
+    struct physmem_region regions[REGIONS_MAX];
+    unsigned region_count;
+    bool low_mapped; /* the two tables say what is below 1 MiB; else it is RAM */
+    uint8_t *_Atomic low_read[LOW_MAP_END >> PAGE_SHIFT];
+    uint8_t *_Atomic low_write[LOW_MAP_END >> PAGE_SHIFT];
+    /* 1: written since the log was taken, 2: reported once, to be reported again. */
+    _Atomic uint8_t *page_dirty;
+    /* The map changed: engines must forget translations and code. May be NULL. */
+    void (*changed)(void *opaque);
+    void *changed_opaque;
 };
 
 /* Allocate RAM (a multiple of 4 KiB, at least 1 MiB). Returns NULL with `err` filled on failure. */
 struct physmem *physmem_create(uint64_t size, bool smp, struct tv_error *err);
 void physmem_destroy(struct physmem *mem);
 
-/* Host address of guest-physical `gpa` if all `len` bytes (no page crossing needed) are RAM, else
- * NULL. */
-static inline uint8_t *physmem_host(const struct physmem *mem, uint64_t gpa, uint64_t len)
+/* The rest of the two functions below. */
+uint8_t *physmem_host_special(const struct physmem *mem, uint64_t gpa, uint64_t len, bool write);
+
+static inline uint8_t *physmem_host_any(const struct physmem *mem, uint64_t gpa, uint64_t len,
+                                        bool write)
 {
     if (gpa < mem->low_size) {
-        if (mem->vga_window && gpa < 0xc0000 && gpa + len > 0xa0000)
-            return NULL;
+        if (gpa < LOW_MAP_END && mem->low_mapped)
+            return physmem_host_special(mem, gpa, len, write);
         return len <= mem->low_size - gpa ? mem->ram + gpa : NULL;
     }
     uint64_t high = gpa - HIGH_RAM_BASE;
     uint64_t high_size = mem->size - mem->low_size;
-    if (gpa >= HIGH_RAM_BASE && high < high_size && len <= high_size - high)
-        return mem->ram + mem->low_size + high;
-    return NULL;
+    if (gpa >= HIGH_RAM_BASE && high < high_size)
+        return len <= high_size - high ? mem->ram + mem->low_size + high : NULL;
+    return mem->region_count ? physmem_host_special(mem, gpa, len, write) : NULL;
 }
 
-/* Index of a host address inside RAM into page_flags and page_gen. */
+/* Host address of guest-physical `gpa` if all `len` bytes (no page crossing needed) are memory that
+ * can be read, else NULL. */
+static inline uint8_t *physmem_host(const struct physmem *mem, uint64_t gpa, uint64_t len)
+{
+    return physmem_host_any(mem, gpa, len, false);
+}
+
+/* The same for memory that can be both read and written there: not ROM. */
+static inline uint8_t *physmem_host_write(const struct physmem *mem, uint64_t gpa, uint64_t len)
+{
+    return physmem_host_any(mem, gpa, len, true);
+}
+
+/*
+ * Memory for a device, zeroed, page-aligned, there until physmem_destroy(). Before the first vCPU
+ * runs. NULL: EXTRA_MAX is used up.
+ */
+uint8_t *physmem_extra(struct physmem *mem, uint64_t size);
+/* Make a region of (part of) such memory, not mapped yet. The sizes are multiples of 4 KiB. NULL:
+ * too many. Before the first vCPU runs. */
+struct physmem_region *physmem_region_add(struct physmem *mem, uint8_t *host, uint64_t size,
+                                          bool writable);
+/*
+ * Map a region at `base`, or nowhere with REGION_UNMAPPED. False, and then it is mapped nowhere: it
+ * would lie over RAM or another region. Device lock held, or no vCPU runs yet. Other vCPUs see it
+ * at their next block of code.
+ */
+bool physmem_region_move(struct physmem *mem, struct physmem_region *region, uint64_t base);
+/*
+ * What is at [gpa, gpa + size) below 1 MiB: where reads and writes go. NULL: to the MMIO bus. The
+ * same locking. physmem_low_changed() has to follow after a series of these.
+ */
+void physmem_map_low(struct physmem *mem, uint64_t gpa, uint64_t size, uint8_t *read,
+                     uint8_t *write);
+void physmem_low_changed(struct physmem *mem);
+
+/*
+ * The dirty log of a region, for displays. The first call turns it on. Sets dirty[i] for every page
+ * i of the region that may have been written since the last call and counts them; a page is
+ * reported once more the next time, since a store may be under way while the log is taken. Bytes
+ * are to be read after the call. Any one thread, device lock held or not.
+ */
+unsigned physmem_take_dirty(struct physmem *mem, struct physmem_region *region, bool *dirty);
+
+/* For hooks.sync_log: the page was written. */
+static inline void physmem_note_dirty(struct physmem *mem, const uint8_t *page)
+{
+    atomic_store(&mem->page_dirty[(uint64_t)(page - mem->ram) >> PAGE_SHIFT], 1);
+}
+
+/* Index of a host address inside the memfd into page_flags and page_gen. */
 static inline uint64_t physmem_page(const struct physmem *mem, const void *host)
 {
     return (uint64_t)((const uint8_t *)host - mem->ram) >> PAGE_SHIFT;
@@ -95,11 +181,15 @@ void physmem_written(struct physmem *mem, const void *host, uint64_t len);
 void physmem_mark_code(struct physmem *mem, const void *host);
 
 /*
- * Copy between guest-physical memory and a buffer: for devices (DMA) and loaders. Only RAM is
- * touched. Return false, having copied nothing, unless the whole range is RAM. The write keeps
- * cached code coherent. Any thread.
+ * Copy between guest-physical memory and a buffer: for devices (DMA) and loaders. Only memory is
+ * touched. Return false, having copied nothing, unless the whole range is memory (that can be
+ * written). The write keeps cached code coherent. Any thread.
  */
 bool physmem_read(const struct physmem *mem, uint64_t gpa, void *buf, uint64_t len);
 bool physmem_write(struct physmem *mem, uint64_t gpa, const void *buf, uint64_t len);
+
+/* An access that engines did not do themselves, of memory all the same: true if it was. */
+bool physmem_mmio_read(const struct physmem *mem, uint64_t gpa, void *buf, unsigned len);
+bool physmem_mmio_write(struct physmem *mem, uint64_t gpa, const void *buf, unsigned len);
 
 #endif

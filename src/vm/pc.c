@@ -58,6 +58,20 @@ static void call_backdoor(void *opaque, uint64_t *gpr)
     gpr[RDI] = c.edi;
 }
 
+/* A write to 0xfeexxxxx: the destination is in the address, the rest in the data (SDM 10.11). */
+static void send_msi(void *lapics, uint64_t address, uint32_t data)
+{
+    if (address >> 20 != 0xfee)
+        return;
+    const struct apic_message message = {.destination = (uint32_t)(address >> 12 & 0xff),
+                                         .logical = address >> 2 & 1,
+                                         .mode = (uint8_t)(data >> 8 & 7),
+                                         .vector = (uint8_t)data,
+                                         .level = data >> 15 & 1,
+                                         .asserted = true};
+    lapics_deliver(lapics, &message);
+}
+
 static void quit_from_console(void *vm)
 {
     vm_end(vm, TV_EXIT_STOPPED, 0, "%s", "");
@@ -101,6 +115,8 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
         wiring.pic[irq] = (struct irq_line){pic_set_irq, vm->pic, irq};
     for (int pin = 0; pin < 4; pin++)
         wiring.ioapic[pin] = (struct irq_line){ioapic_set_irq, vm->ioapic, PCI_GSI_BASE + pin};
+    wiring.msi = send_msi;
+    wiring.msi_opaque = vm->lapics;
     struct pci_bus *pci = pci_create(env, &wiring);
     reset_control_create(env, pci);
     piix4_isa_create(env, pci);

@@ -150,7 +150,7 @@ static int create_adapter(struct tv_vm *vm, enum tv_vga vga, struct pci_bus *pci
         vm->vga = vga_std_core(std);
         display_attach(vm->display, &vga_std_display_ops, std);
     }
-    vm->env.mem->vga_window = true;
+    physmem_map_low(vm->env.mem, 0xa0000, 0x20000, NULL, NULL);
     load_font(vm);
     return 0;
 }

@@ -79,6 +79,20 @@ static void on_panic(void *opaque, const char *notice)
         vm->config.notify(vm->config.notify_opaque, notice);
 }
 
+/* Device lock held, or no vCPU runs. */
+static void on_memory_changed(void *opaque)
+{
+    struct tv_vm *vm = opaque;
+    struct machine *m = &vm->machine;
+    if (vm->engine->memory_changed) {
+        if (vm->engine_ready)
+            vm->engine->memory_changed(m);
+        return;
+    }
+    for (unsigned i = 0; i < m->vcpu_count; i++)
+        vcpu_notify(m->vcpus[i], ATT_MEMORY);
+}
+
 static int gdb_pause(void *vm)
 {
     return tv_vm_pause(vm, NULL);
@@ -281,6 +295,8 @@ static int build(struct tv_vm *vm, struct tv_error *err)
     m->mem = physmem_create(c->memory_size, c->vcpus > 1, err);
     if (!m->mem || create_vcpus(vm, err) < 0)
         return -1;
+    m->mem->changed = on_memory_changed;
+    m->mem->changed_opaque = vm;
 
     vm->env = (struct device_env){.pio = &m->pio,
                                   .mmio = &m->mmio,
