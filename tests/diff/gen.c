@@ -117,6 +117,7 @@ static bool unwanted(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
     case ZYDIS_MNEMONIC_FXRSTOR64:
     /* This kind of host knows them and does not say so in CPUID. */
     case ZYDIS_MNEMONIC_PVALIDATE:
+    case ZYDIS_MNEMONIC_CLZERO:
     case ZYDIS_MNEMONIC_CLGI:
     case ZYDIS_MNEMONIC_STGI:
     case ZYDIS_MNEMONIC_VMRUN:

@@ -177,6 +177,11 @@ static void handler(int number, siginfo_t *info, void *context)
     const struct test *t = &batch->tests[current];
     fill_data(data, t->data_seed);
     /* Writing through the same mapping: the IRET of the signal's return serializes. */
+    static unsigned start, length; /* of the one before: wild branches find nothing of it */
+    for (unsigned i = 0; i < length; i++)
+        code[start + i] = 0xcc;
+    start = t->start;
+    length = t->length;
     copy(code + t->start, t->code, t->length);
     load_state(t, uc);
 }
@@ -210,6 +215,7 @@ int main(int argc, char **argv)
         return 2;
     map_fixed(CODE_BASE, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_fixed(DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE);
+    memset(code, 0xcc, CODE_SIZE);
 
     uint32_t supported, b, c, d;
     __cpuid_count(0xd, 0, supported, b, c, d);
