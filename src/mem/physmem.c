@@ -31,6 +31,7 @@ struct physmem *physmem_create(uint64_t size, bool smp, struct tv_error *err)
         return NULL;
     }
     mem->size = size;
+    pthread_mutex_init(&mem->marking, NULL);
     mem->low_size = MIN(size, LOW_RAM_MAX);
     mem->memfd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     uint64_t total = size + EXTRA_MAX;
@@ -83,6 +84,7 @@ void physmem_destroy(struct physmem *mem)
         munmap((void *)mem->page_gen, (total >> PAGE_SHIFT) * sizeof *mem->page_gen);
     if (mem->memfd >= 0)
         close(mem->memfd);
+    pthread_mutex_destroy(&mem->marking);
     free(mem);
 }
 
@@ -99,7 +101,7 @@ void physmem_written(struct physmem *mem, const void *host, uint64_t len)
         }
         if (flags & PAGE_CODE) {
             /* New code of this page marks it again; until then writes to it are cheap. */
-            atomic_fetch_and(&mem->page_flags[page], (uint8_t)~PAGE_CODE);
+            atomic_fetch_and(&mem->page_flags[page], (uint8_t)~(PAGE_CODE | PAGE_TOLD));
             atomic_fetch_add(&mem->page_gen[page], 1);
             if (mem->hooks.written)
                 mem->hooks.written(mem->hooks.opaque, page);
@@ -116,13 +118,23 @@ void physmem_written(struct physmem *mem, const void *host, uint64_t len)
 void physmem_mark_code(struct physmem *mem, const void *host)
 {
     uint64_t page = physmem_page(mem, host);
-    if (atomic_load_explicit(&mem->page_flags[page], memory_order_relaxed) & PAGE_CODE)
+    _Atomic uint8_t *flags = &mem->page_flags[page];
+    if (atomic_load_explicit(flags, memory_order_acquire) & PAGE_TOLD)
         return;
-    atomic_fetch_or(&mem->page_flags[page], PAGE_CODE);
-    if (mem->smp)
-        syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-    if (mem->hooks.marked)
-        mem->hooks.marked(mem->hooks.opaque, mem->ram + (page << PAGE_SHIFT));
+    /* Somebody else may be about to mark it: its word is not out before it is done. */
+    pthread_mutex_lock(&mem->marking);
+    uint8_t old = atomic_fetch_or(flags, PAGE_CODE);
+    if (!(old & PAGE_TOLD)) {
+        if (mem->smp)
+            syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+        if (mem->hooks.marked)
+            mem->hooks.marked(mem->hooks.opaque, mem->ram + (page << PAGE_SHIFT));
+        /* Unless it was written to meanwhile. */
+        for (old = atomic_load(flags);
+             old & PAGE_CODE && !atomic_compare_exchange_weak(flags, &old, old | PAGE_TOLD);)
+            ;
+    }
+    pthread_mutex_unlock(&mem->marking);
 }
 
 /* ---- Regions ---- */

@@ -21,6 +21,7 @@
 #ifndef TRIVISOR_MEM_PHYSMEM_H
 #define TRIVISOR_MEM_PHYSMEM_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -37,6 +38,7 @@
 enum page_flag {
     PAGE_CODE = 1, /* an engine holds code made from this page */
     PAGE_LOG = 2,  /* the dirty log wants to know of writes */
+    PAGE_TOLD = 4, /* with PAGE_CODE: everybody knows of it */
 };
 
 #define LOW_MAP_END     UINT64_C(0x100000) /* what physmem_map_low() reaches */
@@ -71,6 +73,7 @@ struct physmem {
     _Atomic uint8_t *page_flags; /* by (host address - ram) >> PAGE_SHIFT */
     _Atomic uint32_t *page_gen;  /* the same index */
     struct physmem_hooks hooks;
+    pthread_mutex_t marking; /* held while a page is being marked */
     bool smp; /* more than one vCPU: first marks of a page need a barrier everywhere */
 
     uint64_t extra_used;

@@ -20,6 +20,7 @@ def main():
     parser.add_argument("--program", required=True)
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--only", default="", help="parts, separated by commas")
     parser.add_argument("--mode", default="bt")
     parser.add_argument("extra", nargs="*", help="more options for trivisor run, after --")
     args = parser.parse_args()
@@ -34,7 +35,7 @@ def main():
                         "--add", "/stress=" + args.program], check=True)
         command = [args.trivisor, "run", "--quiet", "--mode", args.mode, "--memory", "512M", "--cpus", str(args.cpus), "--no-reboot",
                    "--kernel", args.kernel, "--initrd", initrd,
-                   "--append", f"console=ttyS0 quiet panic=-1 stress={args.seconds}"] + args.extra
+                   "--append", f"console=ttyS0 quiet panic=-1 stress={args.seconds}{',' if args.only else ''}{args.only}"] + args.extra
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=300 + 3 * args.seconds)
         except subprocess.TimeoutExpired as e:
