@@ -57,6 +57,9 @@ struct pit {
     struct timer timer;
     struct counter c[COUNTERS];
     uint8_t port61;
+    void (*tone)(void *opaque, unsigned hz); /* may be NULL */
+    void *tone_opaque;
+    unsigned tone_hz;   /* told last */
     int64_t edges_sent; /* of counter 0 since its start; negative: owed from before */
 };
 
@@ -370,6 +373,25 @@ static void set_gate(struct pit *pit, unsigned n, bool level)
     c->triggered = true;
 }
 
+static void update_tone(struct pit *pit)
+{
+    const struct counter *c = &pit->c[2];
+    unsigned hz = 0;
+    if ((pit->port61 & (GATE2 | SPEAKER)) == (GATE2 | SPEAKER) && c->loaded && periodic(c))
+        hz = PIT_HZ / (c->pending ? c->next_count : c->count);
+    if (hz == pit->tone_hz)
+        return;
+    pit->tone_hz = hz;
+    if (pit->tone)
+        pit->tone(pit->tone_opaque, hz);
+}
+
+void pit_on_tone(struct pit *pit, void (*tone)(void *opaque, unsigned hz), void *opaque)
+{
+    pit->tone = tone;
+    pit->tone_opaque = opaque;
+}
+
 static uint64_t pit_read(void *opaque, uint64_t offset, unsigned size)
 {
     return offset < COUNTERS ? read_counter(opaque, (unsigned)offset) : 0xff;
@@ -381,6 +403,8 @@ static void pit_write(void *opaque, uint64_t offset, unsigned size, uint64_t val
         write_counter(opaque, (unsigned)offset, (uint8_t)value);
     else
         write_control(opaque, (uint8_t)value);
+    if (offset >= 2)
+        update_tone(opaque);
 }
 
 static uint64_t port61_read(void *opaque, uint64_t offset, unsigned size)
@@ -397,6 +421,7 @@ static void port61_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
     struct pit *pit = opaque;
     pit->port61 = value & PORT61_WRITE;
     set_gate(pit, 2, value & GATE2);
+    update_tone(pit);
 }
 
 static const struct io_ops pit_ops = {pit_read, pit_write, 1};
@@ -425,6 +450,7 @@ static const struct state_field pit_fields[] = {
 static void rearm(void *opaque)
 {
     schedule(opaque);
+    update_tone(opaque);
 }
 
 static const struct state_table pit_table = {

@@ -10,5 +10,9 @@ struct pit;
 
 /* `irq0`: output of counter 0. */
 struct pit *pit_create(struct device_env *env, struct irq_line irq0);
+/* The speaker behind counter 2 and port 0x61 begins to sound, changes its pitch, or falls silent (0
+ * Hz). Device lock held in `tone`. What a program does by moving the cone itself (bit 1 of port
+ * 0x61 without the counter) is not told. */
+void pit_on_tone(struct pit *pit, void (*tone)(void *opaque, unsigned hz), void *opaque);
 
 #endif

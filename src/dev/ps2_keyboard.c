@@ -37,6 +37,8 @@ static const uint8_t set1_of_set2[128] = {
 #define SET2_SYSRQ 0x84
 #define SET1_F7    0x41
 #define SET1_SYSRQ 0x54
+#define SET1_SHIFT 0x2a
+#define SET3_PAUSE 0x62
 
 /* Where set 3 differs from set 2. Bit 7 of `set1`: the key with the 0xe0 prefix. */
 static const struct {
@@ -87,6 +89,12 @@ bool ps2_keyboard_key(struct ps2_keyboard *k, const uint8_t *scancodes, unsigned
         return true;
     if (ps2_room(&k->queue) < 2 * count)
         return false;
+    if (k->set == 3 && scancodes[0] == 0xe1) { /* Pause is a key like others there */
+        ps2_put(&k->queue, SET3_PAUSE);
+        ps2_put(&k->queue, 0xf0);
+        ps2_put(&k->queue, SET3_PAUSE);
+        return true;
+    }
     for (unsigned i = 0; i < count; i++) {
         uint8_t byte = scancodes[i];
         bool prefix = byte == 0xe0 || byte == 0xe1;
@@ -96,6 +104,11 @@ bool ps2_keyboard_key(struct ps2_keyboard *k, const uint8_t *scancodes, unsigned
         }
         if (prefix) {
             grey = byte == 0xe0;
+            continue;
+        }
+        /* Set 3 has no shifts around the grey keys. */
+        if (k->set == 3 && grey && (byte & 0x7f) == SET1_SHIFT) {
+            grey = false;
             continue;
         }
         if (byte & 0x80)

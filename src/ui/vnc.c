@@ -44,7 +44,7 @@ struct vnc {
     char password[PASSWORD_MAX + 1];
     char *passwords[2];
     int wake_fd;
-    bool stop;
+    bool stop, bell;
     pthread_t thread;
     bool started;
     uint64_t next_refresh, last_change; /* ms */
@@ -378,14 +378,31 @@ static void serve(struct vnc *v)
     update_clients(v);
 }
 
+static void ring(struct vnc *v)
+{
+    eventfd_t count;
+    if (__atomic_exchange_n(&v->bell, false, __ATOMIC_ACQ_REL)) {
+        (void)!eventfd_read(v->wake_fd, &count);
+        rfbSendBell(v->screen);
+    }
+}
+
+void vnc_bell(struct vnc *v)
+{
+    if (!__atomic_exchange_n(&v->bell, true, __ATOMIC_ACQ_REL))
+        (void)!eventfd_write(v->wake_fd, 1);
+}
+
 static void *vnc_main(void *opaque)
 {
     struct vnc *v = opaque;
     sigset_t all;
     sigfillset(&all); /* SIGPIPE above all: the library writes without MSG_NOSIGNAL */
     pthread_sigmask(SIG_SETMASK, &all, NULL);
-    while (!__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE))
+    while (!__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE)) {
         serve(v);
+        ring(v);
+    }
     return NULL;
 }
 

@@ -30,6 +30,8 @@ struct vnc_config {
  */
 struct vnc *vnc_open(const struct vnc_config *config, struct display *display, struct input *input,
                      struct tv_error *err);
+/* Let the viewers' bells ring. Any thread, any lock held: it returns at once. */
+void vnc_bell(struct vnc *vnc);
 /* Disconnects everybody. NULL is fine. The device lock is not held. */
 void vnc_close(struct vnc *vnc);
 /* Where it listens: "127.0.0.1:5900", "http://127.0.0.1:5980/". */

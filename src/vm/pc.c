@@ -96,7 +96,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     vm->pic = pic_create(env, (struct irq_line){set_extint, vm->lapics, 0});
     lapics_on_extint_ack(vm->lapics, pic_ack, vm->pic);
 
-    pit_create(env, isa_irq(vm, 0));
+    vm->pit = pit_create(env, isa_irq(vm, 0));
     rtc_create(env, isa_irq(vm, 8), m->mem->low_size, m->mem->size - m->mem->low_size);
     struct port92 *port92 =
         port92_create(env, (struct irq_line){0}); /* A20 is always open: nobody masks it */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "dev/i8042.h"
+#include "dev/pit.h"
 #include "dev/svga.h"
 #include "dev/vga_std.h"
 #include "dev/vmmouse.h"
@@ -155,6 +156,14 @@ static int create_adapter(struct tv_vm *vm, enum tv_vga vga, struct pci_bus *pci
     return 0;
 }
 
+/* The PC speaker is heard as the viewers' bell. */
+static void on_tone(void *opaque, unsigned hz)
+{
+    const struct tv_vm *vm = opaque;
+    if (hz && vm->vnc)
+        vnc_bell(vm->vnc);
+}
+
 int screen_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
 {
     const struct tv_config *c = &vm->config;
@@ -174,7 +183,12 @@ int screen_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
         return tv_fail(err, "out of memory");
     if (vga != TV_VGA_NONE && create_adapter(vm, vga, pci, err) < 0)
         return -1;
-    return c->display == TV_DISPLAY_NONE ? 0 : open_viewer(vm, err);
+    if (c->display == TV_DISPLAY_NONE)
+        return 0;
+    if (open_viewer(vm, err) < 0)
+        return -1;
+    pit_on_tone(vm->pit, on_tone, vm);
+    return 0;
 }
 
 void screen_stop(struct tv_vm *vm)

@@ -49,6 +49,7 @@ struct tv_vm {
     struct pic *pic;
     struct ioapic *ioapic;
     struct piix4_pm *pm; /* for the power button */
+    struct pit *pit;
     struct i8042 *kbc;
     struct backdoor *backdoor;
     struct vmmouse *vmmouse;

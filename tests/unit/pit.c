@@ -205,8 +205,36 @@ static void test_access(void)
     fake_machine_end(&m);
 }
 
+static unsigned tone;
+
+static void on_tone(void *opaque, unsigned hz)
+{
+    tone = hz;
+}
+
+static void test_speaker(void)
+{
+    struct fake_machine m;
+    fake_machine_init(&m);
+    struct pit *pit = pit_create(&m.env, (struct irq_line){0});
+    pit_on_tone(pit, on_tone, NULL);
+    out8(&m, 0x43, 0xb6);
+    out8(&m, 0x42, 1193 & 255);
+    out8(&m, 0x42, 1193 >> 8);
+    CHECK(tone == 0);
+    out8(&m, 0x61, 3);
+    CHECK(tone == 1000);
+    out8(&m, 0x61, 2); /* the gate is low */
+    CHECK(tone == 0);
+    out8(&m, 0x61, 3);
+    devices_reset(&m.env);
+    CHECK(tone == 0);
+    fake_machine_end(&m);
+}
+
 int main(void)
 {
+    test_speaker();
     test_rate();
     test_catch_up();
     test_one_shot();
