@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "dev/svga_internal.h"
 #include "util/util.h"
@@ -286,26 +285,6 @@ static void port_write(void *opaque, uint64_t offset, unsigned size, uint64_t va
 
 static const struct io_ops port_ops = {port_read, port_write, 4};
 
-/* ---- Memory ---- */
-
-#define MEMORY_OPS(name, bytes)                                                                    \
-    static uint64_t name##_read(void *opaque, uint64_t offset, unsigned size)                      \
-    {                                                                                              \
-        struct svga *s = opaque;                                                                   \
-        uint64_t value = 0;                                                                        \
-        memcpy(&value, (bytes) + offset, size);                                                    \
-        return value;                                                                              \
-    }                                                                                              \
-    static void name##_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)         \
-    {                                                                                              \
-        struct svga *s = opaque;                                                                   \
-        memcpy((bytes) + offset, &value, size);                                                    \
-    }                                                                                              \
-    static const struct io_ops name##_ops = {name##_read, name##_write, 0}
-
-MEMORY_OPS(vram, s->vga.vram);
-MEMORY_OPS(fifo, s->fifo);
-
 /* ---- The picture ---- */
 
 static void describe(const struct svga *s, struct display_linear *l)
@@ -453,41 +432,24 @@ static void on_more(void *opaque)
     svga_fifo_run(opaque);
 }
 
-static void destroy(void *opaque)
-{
-    struct svga *s = opaque;
-    if (s->vga.vram)
-        munmap(s->vga.vram, SVGA_VRAM_SIZE);
-    if (s->fifo)
-        munmap(s->fifo, SVGA_FIFO_SIZE);
-    free(s);
-}
-
-static uint8_t *map(size_t size)
-{
-    uint8_t *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
-struct svga *svga_create(struct device_env *env, struct pci_bus *pci, unsigned devfn)
+struct svga *svga_create(struct device_env *env, struct pci_bus *pci, unsigned devfn,
+                         const void *rom, size_t rom_size)
 {
     struct svga *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
-    uint8_t *memory = map(SVGA_VRAM_SIZE);
-    s->fifo = map(SVGA_FIFO_SIZE);
-    s->vga.vram = memory;
-    if (!memory || !s->fifo) {
-        destroy(s);
-        return NULL;
-    }
-    timer_init(&s->more, env->timers, on_more, s);
-    vga_init(&s->vga, env, memory, SVGA_VRAM_SIZE, true);
     pci_device_init(pci, &s->pci, devfn, &identity);
     pci_add_bar(&s->pci, 0, true, PORTS_SIZE, &port_ops, s);
-    pci_add_bar(&s->pci, 1, false, SVGA_VRAM_SIZE, &vram_ops, s);
-    pci_add_bar(&s->pci, 2, false, SVGA_FIFO_SIZE, &fifo_ops, s);
-    device_register(env, &table, s, destroy);
+    struct physmem_region *vram = pci_add_ram_bar(&s->pci, 1, PCI_BAR_PREFETCH, SVGA_VRAM_SIZE);
+    struct physmem_region *fifo = pci_add_ram_bar(&s->pci, 2, 0, SVGA_FIFO_SIZE);
+    if (!vram || !fifo || (rom && !pci_add_rom(&s->pci, rom, rom_size))) {
+        free(s);
+        return NULL;
+    }
+    s->fifo = fifo->host;
+    timer_init(&s->more, env->timers, on_more, s);
+    vga_init(&s->vga, env, vram->host, SVGA_VRAM_SIZE, true);
+    s->vga.in_physmem = true;
+    device_register(env, &table, s, free);
     return s;
 }

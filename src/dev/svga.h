@@ -20,7 +20,10 @@
 
 struct svga;
 
-struct svga *svga_create(struct device_env *env, struct pci_bus *pci, unsigned devfn);
+/* `rom`: its BIOS, for the expansion ROM; NULL: none. NULL when out of memory; the machine cannot
+ * be used then. */
+struct svga *svga_create(struct device_env *env, struct pci_bus *pci, unsigned devfn,
+                         const void *rom, size_t rom_size);
 struct vga *svga_core(struct svga *svga);
 extern const struct display_ops svga_display_ops; /* the adapter is the struct svga */
 

@@ -117,6 +117,7 @@ bool svga_gmr_write(struct svga *s, uint32_t id, uint64_t offset, const void *fr
         if (!in_frame_buffer(s, offset, size))
             return false;
         memmove(s->vga.vram + offset, from, size);
+        vga_written(&s->vga, s->vga.vram + offset, size);
         return true;
     }
     for (const uint8_t *at = from; size;) {

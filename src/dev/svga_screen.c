@@ -117,6 +117,7 @@ uint32_t svga_blit_to_screen(struct svga *s, const uint32_t *words)
             uint32_t pixel = from_565(line[2 * x] | line[2 * x + 1] << 8);
             memcpy(pixels + 4 * x, &pixel, sizeof pixel);
         }
+        vga_written(&s->vga, pixels, (size_t)c.width * 4);
     }
     return size * (uint32_t)c.height;
 }
@@ -158,8 +159,10 @@ uint32_t svga_rect_copy(struct svga *s, const uint32_t *words)
     bool upwards = c.y > c.from_y; /* the last line first, where they overlap */
     for (int64_t i = 0; i < c.height; i++) {
         int64_t y = upwards ? c.height - 1 - i : i;
-        memmove(to.base + (size_t)(c.y + y) * to.pitch + (size_t)c.x * to.bytes,
-                to.base + (size_t)(c.from_y + y) * to.pitch + (size_t)c.from_x * to.bytes, size);
+        uint8_t *pixels = to.base + (size_t)(c.y + y) * to.pitch + (size_t)c.x * to.bytes;
+        memmove(pixels, to.base + (size_t)(c.from_y + y) * to.pitch + (size_t)c.from_x * to.bytes,
+                size);
+        vga_written(&s->vga, pixels, size);
     }
     return size * (uint32_t)c.height;
 }
@@ -171,9 +174,11 @@ uint32_t svga_rect_fill(struct svga *s, uint32_t colour, const uint32_t *words)
     struct copy c = {words[0], words[1], words[2], words[3], 0, 0};
     if (!target(s, &to) || !clip(&c, to.width, to.height))
         return 0;
-    for (int64_t y = 0; y < c.height; y++)
+    for (int64_t y = 0; y < c.height; y++) {
+        uint8_t *pixels = to.base + (size_t)(c.y + y) * to.pitch + (size_t)c.x * to.bytes;
         for (int64_t x = 0; x < c.width; x++)
-            memcpy(to.base + (size_t)(c.y + y) * to.pitch + (size_t)(c.x + x) * to.bytes, &colour,
-                   to.bytes);
+            memcpy(pixels + (size_t)x * to.bytes, &colour, to.bytes);
+        vga_written(&s->vga, pixels, (size_t)c.width * to.bytes);
+    }
     return (uint32_t)(c.width * c.height) * to.bytes;
 }

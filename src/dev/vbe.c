@@ -80,8 +80,10 @@ static void enable(struct vga *v, uint16_t value)
         return;
     }
     settle(v);
-    if (!(value & VBE_NO_CLEAR))
+    if (!(value & VBE_NO_CLEAR)) {
         memset(v->vram, 0, (size_t)vbe_pitch(v) * r[VBE_YRES]);
+        vga_written(v, v->vram, (size_t)vbe_pitch(v) * r[VBE_YRES]);
+    }
 }
 
 uint16_t vbe_read(struct vga *v, unsigned index)

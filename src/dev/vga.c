@@ -338,6 +338,7 @@ void vga_set_text_mode(struct vga *v, const uint8_t *font)
     for (unsigned glyph = 0; font && glyph < 256; glyph++)
         for (unsigned line = 0; line < 16; line++)
             v->vram[4 * (glyph * 32 + line) + 2] = font[glyph * 16 + line];
+    vga_written(v, v->vram, VGA_PLANES_SIZE);
     v->touched = true;
 }
 

@@ -49,6 +49,7 @@ struct vga {
     uint16_t vbe_index, vbe[VBE_REGS];
 
     bool has_vbe;
+    bool in_physmem;      /* vram is a region of env->mem: it hears of writes */
     bool touched;         /* memory or registers changed since the last drawing */
     uint64_t drawn_blink; /* phase of blinking that was drawn last */
 };
@@ -68,6 +69,12 @@ struct vga {
 /* The memory belongs to the caller. Claims the ports of a VGA and the window at 0xa0000, and with
  * `vbe` the ports of the Bochs display interface. */
 void vga_init(struct vga *vga, struct device_env *env, uint8_t *vram, uint32_t vram_size, bool vbe);
+/* Device code has written to the frame buffer. */
+static inline void vga_written(const struct vga *v, const void *at, size_t size)
+{
+    if (v->in_physmem)
+        physmem_written(v->env->mem, at, size);
+}
 /* For the adapter's after_reset and after_load. */
 void vga_after_reset(struct vga *vga);
 void vga_after_load(struct vga *vga);

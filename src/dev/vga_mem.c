@@ -159,8 +159,10 @@ static void write_byte(struct vga *v, uint32_t offset, uint8_t byte)
 {
     if (vbe_linear(v)) {
         uint8_t *to = bank_byte(v, offset);
-        if (to)
+        if (to) {
             *to = byte;
+            vga_written(v, to, 1);
+        }
         return;
     }
     uint32_t at = in_window(v, offset);
@@ -176,6 +178,7 @@ static void write_byte(struct vga *v, uint32_t offset, uint8_t byte)
     }
     uint32_t *word = word_at(v, at), mask = spread(planes);
     *word = (*word & ~mask) | (combine(v, byte) & mask);
+    vga_written(v, word, sizeof *word);
 }
 
 /* ---- Accesses ---- */
@@ -205,12 +208,16 @@ void vga_mem_write(struct vga *v, uint32_t offset, unsigned size, uint64_t value
     v->touched = true;
     if (vbe_linear(v) && bank_byte(v, offset + size - 1)) {
         memcpy(bank_byte(v, offset), &value, size);
+        vga_written(v, bank_byte(v, offset), size);
         return;
     }
     if (size == 4 && !(offset & 3) && plain_chain4(v)) {
         uint32_t at = in_window(v, offset);
-        if (at != OUTSIDE)
-            *word_at(v, chain4_address(at)) = (uint32_t)value;
+        if (at != OUTSIDE) {
+            uint32_t *word = word_at(v, chain4_address(at));
+            *word = (uint32_t)value;
+            vga_written(v, word, sizeof *word);
+        }
         return;
     }
     for (unsigned i = 0; i < size; i++)

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "dev/edid.h"
 #include "util/util.h"
@@ -22,25 +21,6 @@ struct vga_std {
     struct pci_device pci;
     uint8_t edid[EDID_SIZE];
 };
-
-/* ---- BAR 0 ---- */
-
-static uint64_t memory_read(void *opaque, uint64_t offset, unsigned size)
-{
-    struct vga_std *s = opaque;
-    uint64_t value = 0;
-    memcpy(&value, s->vga.vram + offset, size);
-    return value;
-}
-
-static void memory_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
-{
-    struct vga_std *s = opaque;
-    memcpy(s->vga.vram + offset, &value, size);
-    s->vga.touched = true;
-}
-
-static const struct io_ops memory_ops = {memory_read, memory_write, 0};
 
 /* ---- BAR 2 ---- */
 
@@ -137,29 +117,22 @@ static const struct pci_identity identity = {
     .subsystem = 0x1100,
 };
 
-static void destroy(void *opaque)
-{
-    struct vga_std *s = opaque;
-    munmap(s->vga.vram, VGA_STD_MEMORY);
-    free(s);
-}
-
-struct vga_std *vga_std_create(struct device_env *env, struct pci_bus *pci, unsigned devfn)
+struct vga_std *vga_std_create(struct device_env *env, struct pci_bus *pci, unsigned devfn,
+                               const void *rom, size_t rom_size)
 {
     struct vga_std *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
-    uint8_t *vram = mmap(NULL, VGA_STD_MEMORY, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (vram == MAP_FAILED) {
+    pci_device_init(pci, &s->pci, devfn, &identity);
+    struct physmem_region *vram = pci_add_ram_bar(&s->pci, 0, PCI_BAR_PREFETCH, VGA_STD_MEMORY);
+    if (!vram || (rom && !pci_add_rom(&s->pci, rom, rom_size))) {
         free(s);
         return NULL;
     }
-    vga_init(&s->vga, env, vram, VGA_STD_MEMORY, true);
-    edid_build(s->edid, NATIVE_WIDTH, NATIVE_HEIGHT);
-    pci_device_init(pci, &s->pci, devfn, &identity);
-    pci_add_bar(&s->pci, 0, false, VGA_STD_MEMORY, &memory_ops, s);
     pci_add_bar(&s->pci, 2, false, REGISTERS_SIZE, &registers_ops, s);
-    device_register(env, &table, s, destroy);
+    vga_init(&s->vga, env, vram->host, VGA_STD_MEMORY, true);
+    s->vga.in_physmem = true;
+    edid_build(s->edid, NATIVE_WIDTH, NATIVE_HEIGHT);
+    device_register(env, &table, s, free);
     return s;
 }

@@ -15,7 +15,10 @@
 
 struct vga_std;
 
-struct vga_std *vga_std_create(struct device_env *env, struct pci_bus *pci, unsigned devfn);
+/* `rom`: its BIOS, for the expansion ROM; NULL: none. NULL when out of memory; the machine cannot
+ * be used then. */
+struct vga_std *vga_std_create(struct device_env *env, struct pci_bus *pci, unsigned devfn,
+                               const void *rom, size_t rom_size);
 struct vga *vga_std_core(struct vga_std *std);
 extern const struct display_ops vga_std_display_ops; /* the adapter is the struct vga_std */
 

@@ -18,6 +18,7 @@
 
 #define VGA_SLOT      2
 #define VGA_BIOS      "/usr/share/seabios/vgabios-stdvga.bin"
+#define SVGA_BIOS     "/usr/share/seabios/vgabios-vmware.bin"
 #define FONT_SIZE     4096
 #define GLYPH_SIZE    16
 #define BIOS_MAX      (256 * 1024)
@@ -76,18 +77,30 @@ static const uint8_t *find_font(const uint8_t *bios, size_t size)
     return at - before;
 }
 
-static void load_font(struct tv_vm *vm)
+/* All of the file; NULL, and no message, where it is missing or cannot be a BIOS. */
+static uint8_t *read_bios(const char *path, size_t *size)
 {
-    FILE *file = fopen(VGA_BIOS, "rb");
-    uint8_t *bios = malloc(BIOS_MAX);
-    const uint8_t *font = NULL;
-    if (file && bios)
-        font = find_font(bios, fread(bios, 1, BIOS_MAX, file));
-    if (font && (vm->font = malloc(FONT_SIZE)))
-        memcpy(vm->font, font, FONT_SIZE);
-    free(bios);
+    FILE *file = fopen(path, "rb");
+    uint8_t *bios = file ? malloc(BIOS_MAX) : NULL;
+    *size = bios ? fread(bios, 1, BIOS_MAX, file) : 0;
     if (file)
         fclose(file);
+    if (*size >= 2 && bios[0] == 0x55 && bios[1] == 0xaa)
+        return bios;
+    free(bios);
+    return NULL;
+}
+
+static int load_font(struct tv_vm *vm, const uint8_t *bios, size_t size, struct tv_error *err)
+{
+    const uint8_t *font = bios ? find_font(bios, size) : NULL;
+    if (!font)
+        return 0;
+    vm->font = malloc(FONT_SIZE);
+    if (!vm->font)
+        return tv_fail(err, "out of memory");
+    memcpy(vm->font, font, FONT_SIZE);
+    return 0;
 }
 
 void screen_reset(struct tv_vm *vm)
@@ -134,26 +147,45 @@ static int open_viewer(struct tv_vm *vm, struct tv_error *err)
     return vm->vnc ? 0 : -1;
 }
 
-static int create_adapter(struct tv_vm *vm, enum tv_vga vga, struct pci_bus *pci,
-                          struct tv_error *err)
+static bool create_device(struct tv_vm *vm, enum tv_vga vga, struct pci_bus *pci,
+                          const uint8_t *bios, size_t size)
 {
     unsigned devfn = PCI_DEVFN(VGA_SLOT, 0);
     if (vga == TV_VGA_SVGA) {
-        struct svga *svga = svga_create(&vm->env, pci, devfn);
+        struct svga *svga = svga_create(&vm->env, pci, devfn, bios, size);
         if (!svga)
-            return tv_fail(err, "out of memory");
+            return false;
         vm->vga = svga_core(svga);
         display_attach(vm->display, &svga_display_ops, svga);
-    } else {
-        struct vga_std *std = vga_std_create(&vm->env, pci, devfn);
-        if (!std)
-            return tv_fail(err, "out of memory");
-        vm->vga = vga_std_core(std);
-        display_attach(vm->display, &vga_std_display_ops, std);
+        return true;
     }
-    physmem_map_low(vm->env.mem, 0xa0000, 0x20000, NULL, NULL);
-    load_font(vm);
-    return 0;
+    struct vga_std *std = vga_std_create(&vm->env, pci, devfn, bios, size);
+    if (!std)
+        return false;
+    vm->vga = vga_std_core(std);
+    display_attach(vm->display, &vga_std_display_ops, std);
+    return true;
+}
+
+/* A kernel needs no VGA BIOS; there it is only where the font comes from. */
+static int create_adapter(struct tv_vm *vm, enum tv_vga vga, struct pci_bus *pci,
+                          struct tv_error *err)
+{
+    const char *path = vga == TV_VGA_SVGA ? SVGA_BIOS : VGA_BIOS;
+    size_t size;
+    uint8_t *bios = read_bios(path, &size);
+    if (!bios && !vm->config.kernel)
+        return tv_fail(err, "no VGA BIOS in %s; install the package seabios, or use --vga none",
+                       path);
+    int result = 0;
+    if (!create_device(vm, vga, pci, bios, size))
+        result = tv_fail(err, "out of memory");
+    else
+        result = load_font(vm, bios, size, err);
+    free(bios);
+    if (result == 0)
+        physmem_map_low(vm->env.mem, VGA_WINDOW, VGA_WINDOW_SIZE, NULL, NULL);
+    return result;
 }
 
 /* The PC speaker is heard as the viewers' bell. */

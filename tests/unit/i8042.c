@@ -124,7 +124,6 @@ static void test_keyboard(void)
     CHECK(keyboard(0xf0) == 0xfa && keyboard(3) == 0xfa);
     i8042_key(kbc, up_down, 2);
     CHECK(next() == 0x63 && next() == EMPTY);
-    static const uint8_t pause[] = {0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5};
     static const uint8_t print[] = {0xe0, 0x2a, 0xe0, 0x37, 0xe0, 0xb7, 0xe0, 0xaa};
     i8042_key(kbc, pause, sizeof pause), i8042_key(kbc, print, sizeof print);
     CHECK(next() == 0x62 && next() == 0xf0 && next() == 0x62);

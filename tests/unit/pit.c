@@ -214,7 +214,6 @@ static void on_tone(void *opaque, unsigned hz)
 
 static void test_speaker(void)
 {
-    struct fake_machine m;
     fake_machine_init(&m);
     struct pit *pit = pit_create(&m.env, (struct irq_line){0});
     pit_on_tone(pit, on_tone, NULL);

@@ -112,10 +112,12 @@ static void test_registers(void)
     set(SVGA_SCRATCH_BASE + 3, 77);
     CHECK(get(SVGA_SCRATCH_BASE + 3) == 77);
     /* The frame buffer through its BAR, and on the screen. */
-    bus_write(&m.mmio, 0xe0000000 + 3200 * 599 + 4 * 799, 4, 0xff112233);
+    uint32_t pixel = 0xff112233;
+    physmem_write(m.env.mem, 0xe0000000 + 3200 * 599 + 4 * 799, &pixel, 4);
     CHECK(dot(799, 599) == 0x112233 && dot(800, 0) == 0xdeadbeef);
     set(SVGA_REG_PITCHLOCK, 4096);
-    bus_write(&m.mmio, 0xe0000000 + 4096, 4, 0x445566);
+    pixel = 0x445566;
+    physmem_write(m.env.mem, 0xe0000000 + 4096, &pixel, 4);
     CHECK(dot(0, 1) == 0x445566);
     /* 8 bits with a palette. */
     set(SVGA_REG_PITCHLOCK, 0);
@@ -189,8 +191,8 @@ static void test_screen(void)
     COMMAND(42, 3, 2, 0, 2, 0x101, 0, 0x100, 0);
     COMMAND(36, 3, 0, 2048, 32 | 24 << 8);
     uint32_t red = 0xff0000, green = 0x00ff00;
-    memcpy(m.mem.ram + 0x101000 + 2048 + 4 * 3, &red, 4); /* line 1, pixel 3 */
-    memcpy(m.mem.ram + 0x100000 + 4, &green, 4);          /* line 2, pixel 1 */
+    memcpy(m.env.mem->ram + 0x101000 + 2048 + 4 * 3, &red, 4); /* line 1, pixel 3 */
+    memcpy(m.env.mem->ram + 0x100000 + 4, &green, 4);          /* line 2, pixel 1 */
     COMMAND(37, 0, 0, 100, 50, 110, 53, 0);
     sync();
     CHECK(dot(103, 51) == red && dot(101, 52) == green && dot(639, 479) == 0);
@@ -203,11 +205,11 @@ static void test_screen(void)
     COMMAND(38, 4, 0, 103, 51, 104, 52, 0);
     sync();
     uint32_t word;
-    memcpy(&word, m.mem.ram + 0x101000 + 4 * 4, 4);
+    memcpy(&word, m.env.mem->ram + 0x101000 + 4 * 4, 4);
     CHECK(word == red);
     /* Regions through the register interface: a list in a page. */
     const uint32_t list[] = {0x200, 1, 0x300, 2, 0, 0};
-    memcpy(m.mem.ram + 0x400000, list, sizeof list);
+    memcpy(m.env.mem->ram + 0x400000, list, sizeof list);
     set(SVGA_REG_GMR_ID, 5);
     set(SVGA_REG_GMR_DESCRIPTOR, 0x400);
     CHECK(svga->gmr_count[5] == 3 && svga_gmr_read(svga, 5, 4096 + 8, &word, 4));
@@ -284,7 +286,7 @@ static void test_hostile(unsigned rounds)
             if (r >> 58 == 0)
                 set_fifo((unsigned)(r >> 8) % SVGA_FIFO_NUM_REGS, interesting());
             else
-                bus_write(&m.mmio, 0xe8000000 + (r >> 8) % (SVGA_FIFO_SIZE - 8), 4, interesting());
+                set_fifo((unsigned)(r >> 8) % (SVGA_FIFO_SIZE / 4), interesting());
             break;
         case 3:
             display_refresh(display);
@@ -311,15 +313,15 @@ static void test_hostile(unsigned rounds)
 int main(int argc, char **argv)
 {
     fake_machine_init(&m);
-    m.mem.size = m.mem.low_size = RAM_SIZE;
-    m.mem.ram = calloc(1, RAM_SIZE);
-    m.mem.page_flags = calloc(1, RAM_SIZE >> PAGE_SHIFT);
-    m.mem.page_gen = calloc(4, RAM_SIZE >> PAGE_SHIFT);
+    struct tv_error err;
+    m.env.mem = physmem_create(RAM_SIZE, false, &err);
+    if (!m.env.mem)
+        return 1;
     struct pci_wiring wiring = {0};
     for (int i = 0; i < 4; i++)
         wiring.ioapic[i] = fake_line(&line);
     pci = pci_create(&m.env, &wiring);
-    svga = svga_create(&m.env, pci, PCI_DEVFN(2, 0));
+    svga = svga_create(&m.env, pci, PCI_DEVFN(2, 0), NULL, 0);
     display = display_create(&m.lock);
     display_attach(display, &svga_display_ops, svga);
     test_registers();
@@ -330,8 +332,6 @@ int main(int argc, char **argv)
     test_hostile(argc > 1 ? (unsigned)atoi(argv[1]) : 4000);
     display_destroy(display);
     fake_machine_end(&m);
-    free(m.mem.ram);
-    free(m.mem.page_flags);
-    free(m.mem.page_gen);
+    physmem_destroy(m.env.mem);
     return check_result();
 }
