@@ -50,6 +50,7 @@ struct tv_config {
     int debug_exit_port;     /* 0: none */
     bool no_reboot;          /* a reset ends the VM */
     bool verify;
+    bool count; /* mode bt counts what it executes, for tv_vm_print_stats(): slower */
     enum tv_panic on_panic;
     /* One-line notices of a running VM (a guest panic), from any thread; may be NULL. */
     void (*notify)(void *opaque, const char *message);

@@ -776,7 +776,7 @@ static int bt_machine_init(struct machine *m, struct tv_error *err)
     if (m->verify && m->vcpu_count > 1)
         return tv_fail(err, "--verify compares the engines on one vCPU: use --cpus 1");
     if (m->verify) /* one block at a time */
-        m->bt_off |= BT_OFF_LINKS | BT_OFF_JUMPS | BT_OFF_RETURNS;
+        m->bt_off |= BT_OFF_LINKS | BT_OFF_JUMPS | BT_OFF_RETURNS | BT_OFF_DIRECT;
     m->mem->hooks = (struct physmem_hooks){
         .opaque = m,
         .marked = (void (*)(void *, const uint8_t *))on_mark,
@@ -819,6 +819,20 @@ static void print_direct(const struct direct_stats *s, FILE *out)
             s->kicks, s->emulated, s->validations, s->demotions);
 }
 
+static void print_counts(const struct vcpu *cpu, FILE *out)
+{
+    const struct bt_stats *s = &cpu->bt->stats;
+    uint64_t chained = s->blocks_run > s->entries ? s->blocks_run - s->entries : 0;
+    uint64_t misses = s->fills + s->slow_ops;
+    fprintf(out,
+            "  executed: %" PRIu64 " instructions, %" PRIu64 " blocks (%" PRIu64
+            " of them chained or found inline), %" PRIu64 " memory accesses (%" PRIu64
+            " tlb hits); instructions of ring 3 that run directly are not in it, and counting "
+            "slows translated code down\n",
+            cpu->instructions, s->blocks_run, chained, s->accesses,
+            s->accesses > misses ? s->accesses - misses : 0);
+}
+
 static void bt_print_stats(struct machine *m, FILE *out)
 {
     for (unsigned i = 0; i < m->vcpu_count; i++) {
@@ -831,19 +845,26 @@ static void bt_print_stats(struct machine *m, FILE *out)
                 " bytes\n"
                 "  control: %" PRIu64 " entries, %" PRIu64 " lookups, %" PRIu64
                 " indirect misses, %" PRIu64 " links, %" PRIu64 " unlinks\n"
-                "  memory: %" PRIu64 " tlb fills, %" PRIu64 " slow accesses, %" PRIu64 " flushes\n"
-                "  call-outs: %" PRIu64 ", page-crossing instructions: %" PRIu64
-                ", interpreter rounds: %" PRIu64 "\n"
-                "  dropped: %" PRIu64 " blocks written to, %" PRIu64 " evictions\n",
+                "  tlb: %" PRIu64 " misses filled, %" PRIu64 " flushes\n"
+                "  call-outs: %" PRIu64 " for instructions, %" PRIu64
+                " for accesses (devices, page-crossing, to pages with code), %" PRIu64
+                " for instructions in two pages; %" PRIu64 " interpreter rounds\n"
+                "  dropped: %" PRIu64 " blocks written to, %" PRIu64
+                " parts of the cache evicted\n",
                 i, s->blocks, s->instructions, s->code_bytes, s->entries, s->lookups,
-                s->jump_misses, s->links, s->unlinks, s->fills, s->slow_ops, s->l1_flushes,
-                s->callouts, s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
+                s->jump_misses, s->links, s->unlinks, s->fills, s->l1_flushes, s->callouts,
+                s->slow_ops, s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
+        if (m->count)
+            print_counts(cpu, out);
         if (cpu->bt->direct)
             print_direct(direct_stats(cpu->bt->direct), out);
         print_callouts(s, out);
         if (cpu->bt->verify)
             bt_verify_print(cpu, out);
     }
+    fprintf(
+        out,
+        "The interpreter, which walks page tables for the translator (instructions: of both):\n");
     interp_engine.print_stats(m, out);
 }
 

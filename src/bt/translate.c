@@ -123,6 +123,36 @@ static void emit_attention_check(struct translation_state *t, const struct insn 
         .kind = COLD_ATTENTION, .jump = put_jcc(&t->e, CC_NE), .rip = t->rip + in->offset};
 }
 
+static void put_count(struct translation_state *t, int64_t at, unsigned n)
+{
+    struct emit *e = &t->e;
+    if (!n)
+        return;
+    put_load(e, T2, gs_operand(at));
+    put_lea(e, true, T2,
+            (struct operand){.kind = AT_MEM, .base = T2, .index = NO_REG, .disp = (int32_t)n});
+    put_store(e, T2, gs_operand(at));
+}
+
+/* Count what follows up to the next conditional jump; without touching flags. */
+static void emit_counts(struct translation_state *t, unsigned from)
+{
+    unsigned instructions = 0, accesses = 0;
+    for (unsigned i = from; i < t->count; i++) {
+        const struct insn *in = &t->insns[i];
+        instructions += !in->straddles; /* the interpreter counts that one */
+        if (in->kind != INSN_CALLOUT && in->kind != INSN_LEA)
+            accesses += in->mem >= 0;
+        accesses += in->kind == INSN_PUSH || in->kind == INSN_POP || in->kind == INSN_LEAVE ||
+                    in->kind == INSN_CALL || in->kind == INSN_CALL_INDIRECT || in->kind == INSN_RET;
+        if (in->kind == INSN_JCC)
+            break;
+    }
+    put_count(t, VCPU_AT(instructions), instructions);
+    put_count(t, BT_AT(t->bt, stats.accesses), accesses);
+    put_count(t, BT_AT(t->bt, stats.blocks_run), !from);
+}
+
 static void emit_body(struct translation_state *t)
 {
     bool check = loops(t);
@@ -136,6 +166,8 @@ static void emit_body(struct translation_state *t)
             emit_attention_check(t, in);
             check = false;
         }
+        if (t->cpu->machine->count && (!i || t->insns[i - 1].kind == INSN_JCC))
+            emit_counts(t, i);
         bt_emit_insn(t, in);
     }
     const struct insn *last = &t->insns[t->count - 1];

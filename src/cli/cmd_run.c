@@ -240,7 +240,7 @@ static int parse_option(struct run_options *o, int id)
         c->verify = true;
         return EXIT_OK;
     case OPT_STATS:
-        o->stats = true;
+        o->stats = c->count = true;
         return EXIT_OK;
     case OPT_LOG:
         if (strcmp(optarg, "perfmap") == 0)

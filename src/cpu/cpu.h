@@ -131,7 +131,7 @@ struct vcpu {
     struct interp *interp; /* the interpreter's private part */
     struct bt *bt;         /* the translator's */
     struct kvm_vcpu *kvm;  /* the KVM engine's */
-    uint64_t instructions; /* guest instructions retired, as far as the engine counts them */
+    uint64_t instructions; /* guest instructions executed; translated ones only if machine.count */
     void (*wake)(
         struct vcpu *cpu); /* set by the VM: make the thread look at `attention` (any thread) */
 };

@@ -50,6 +50,7 @@ struct machine {
     /* See register_port.h; NULL: there is none. Any vCPU's thread, no lock held. */
     void (*register_port)(void *opaque, uint64_t *gpr);
     void *register_port_opaque;
+    bool count;                /* --stats: translated code counts what it executes */
     bool verify; /* --verify: check cached code against memory before it runs, translated code
                     against the interpreter */
 };

@@ -274,6 +274,7 @@ static int build(struct tv_vm *vm, struct tv_error *err)
     vm->engine = modes_engine(mode);
 
     m->verify = c->verify;
+    m->count = c->count;
     if (c->verify && !c->log && log_open(&m->log, "verify:-", err) < 0)
         return -1;
     if (c->verify)
