@@ -57,7 +57,8 @@ int cli_usage_error(const char *fmt, ...)
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
-} commands[] = {{"run", cmd_run}, {"modes", cmd_modes}, {"version", cmd_version}};
+} commands[] = {
+    {"run", cmd_run}, {"modes", cmd_modes}, {"disk", cmd_disk}, {"version", cmd_version}};
 
 static int finish(int status)
 {
@@ -80,7 +81,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         if (strcmp(argv[1], commands[i].name) != 0)
             continue;
-        if (argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) {
+        if (commands[i].run != cmd_disk && argc > 2 &&
+            (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) {
             fputs(help, stdout);
             return finish(EXIT_OK);
         }

@@ -45,6 +45,8 @@ struct disk_options {
     void (*no_space)(void *opaque, const char *message);
     void *opaque;
     bool trust_paths;               /* the image may name parts of itself in other directories */
+    bool ignore_parent_cid;         /* a parent that was changed is no error */
+    bool without_parent;            /* the image alone: what it does not have reads as zeroes */
     const struct file_trace *trace; /* for tests (disk/file.h); NULL */
 };
 

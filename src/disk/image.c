@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "disk/vmdk.h"
 #include "util/error.h"
 #include "util/util.h"
 
@@ -60,14 +61,16 @@ struct image *image_open(const char *path, const struct disk_options *options, s
     static const struct disk_options none;
     if (!options)
         options = &none;
-    const char *format = options->format;
+    const char *format = image_is_uri(path) ? "nbd" : options->format;
     if (!format && probe_file(path, &format, err) != 0)
         return NULL;
     struct image *image = NULL;
     if (!strcmp(format, "raw"))
         image = raw_open(path, options, !options->format, err);
+    else if (!strcmp(format, "vmdk"))
+        image = vmdk_open(path, options, 0, err);
     else
-        tv_fail(err, "%s: images of format %s cannot be opened", path, format);
+        image = nbd_image_open(path, format, options, err);
     if (!image)
         return NULL;
     image->path = strdup(path);

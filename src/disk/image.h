@@ -17,6 +17,7 @@ struct image_range {
     uint64_t length; /* bytes that are alike, from the offset asked for */
     bool data;       /* stored somewhere; else it reads as zeroes */
     bool compressed;
+    bool absent;      /* no image of the chain says anything of it */
     unsigned depth;   /* 0: in the image itself, 1: in its parent, ... */
     const char *file; /* where it is stored uncompressed; NULL if not in a file as such */
     uint64_t file_offset;
@@ -48,6 +49,7 @@ struct image {
     char *path;
     uint64_t size; /* bytes */
     bool read_only;
+    struct image *parent; /* what shows where this one has nothing; NULL: zeroes */
 };
 
 /* NULL with `err`. `options` may be NULL. */
@@ -62,5 +64,11 @@ bool image_is_uri(const char *path);
 
 struct image *raw_open(const char *path, const struct disk_options *options, bool probed,
                        struct tv_error *err);
+/* Other formats, by way of a server; and servers elsewhere, by URI. */
+struct image *nbd_image_open(const char *path, const char *format,
+                             const struct disk_options *options, struct tv_error *err);
+/* A new image of a format that qemu-img knows. */
+int nbd_image_create(const char *path, const char *format, uint64_t size, bool overwrite,
+                     struct tv_error *err);
 
 #endif
