@@ -157,6 +157,16 @@ static void page_written(struct vcpu *cpu, uint64_t index)
         direct_page_written(cpu->bt->direct, index);
 }
 
+/* Two that mark pages may wait for each other, where one of them runs guest code directly: that is
+ * stopped now, so what the other one asks for can be done. */
+static void on_waiting(struct machine *m)
+{
+    if (running && running->machine == m && atomic_load(&running->bt->in_code) &&
+        atomic_load(&running->bt->purge))
+        purge_writes(running);
+    sched_yield();
+}
+
 /*
  * A page was marked as code: stores to it must be heard of from now on. Other vCPUs may have it in
  * their tables of where to store without a look: wait until they are outside translated code, which
@@ -188,7 +198,7 @@ static void on_mark(struct machine *m, const uint8_t *host_page)
             if (++spins < 1000)
                 __builtin_ia32_pause();
             else
-                sched_yield();
+                on_waiting(m);
     }
 }
 
@@ -780,6 +790,7 @@ static int bt_machine_init(struct machine *m, struct tv_error *err)
     m->mem->hooks = (struct physmem_hooks){
         .opaque = m,
         .marked = (void (*)(void *, const uint8_t *))on_mark,
+        .waiting = (void (*)(void *))on_waiting,
         .written = (void (*)(void *, uint64_t))on_written,
         .logging = (void (*)(void *))on_logging,
     };

@@ -101,12 +101,22 @@ void physmem_written(struct physmem *mem, const void *host, uint64_t len)
         }
         if (flags & PAGE_CODE) {
             /* New code of this page marks it again; until then writes to it are cheap. */
-            atomic_fetch_and(&mem->page_flags[page], (uint8_t)~(PAGE_CODE | PAGE_TOLD));
+            atomic_fetch_and(&mem->page_flags[page], (uint8_t) ~(PAGE_CODE | PAGE_TOLD));
             atomic_fetch_add(&mem->page_gen[page], 1);
             if (mem->hooks.written)
                 mem->hooks.written(mem->hooks.opaque, page);
         }
     }
+}
+
+static void lock_marking(struct physmem *mem)
+{
+    if (!mem->hooks.waiting) {
+        pthread_mutex_lock(&mem->marking);
+        return;
+    }
+    while (pthread_mutex_trylock(&mem->marking) != 0)
+        mem->hooks.waiting(mem->hooks.opaque);
 }
 
 /*
@@ -122,7 +132,7 @@ void physmem_mark_code(struct physmem *mem, const void *host)
     if (atomic_load_explicit(flags, memory_order_acquire) & PAGE_TOLD)
         return;
     /* Somebody else may be about to mark it: its word is not out before it is done. */
-    pthread_mutex_lock(&mem->marking);
+    lock_marking(mem);
     uint8_t old = atomic_fetch_or(flags, PAGE_CODE);
     if (!(old & PAGE_TOLD)) {
         if (mem->smp)

@@ -59,6 +59,8 @@ struct physmem_hooks {
     void *opaque;
     void (*marked)(void *opaque, const uint8_t *page); /* PAGE_CODE was set, bytes not read yet */
     void (*written)(void *opaque, uint64_t page);      /* a page with PAGE_CODE was written */
+    /* Another thread is marking a page, and may be waiting for this one: answer it, or yield. */
+    void (*waiting)(void *opaque);
     void (*logging)(
         void *opaque); /* PAGE_LOG was set on pages: forget where writes may go unseen */
     /* Fill page_dirty of the region's pages from where writes are not seen otherwise (KVM). */
