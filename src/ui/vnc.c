@@ -88,6 +88,14 @@ static void on_gone(rfbClientPtr cl)
 {
     struct vnc *v = cl->screen->screenData;
     input_leave(v->input, cl);
+    /* What libvncserver 0.9.14 forgets to free. */
+    free(cl->wsctx);
+    cl->wsctx = NULL;
+    for (rfbExtensionData *e = cl->extensions, *next; e; e = next) {
+        next = e->next;
+        free(e);
+    }
+    cl->extensions = NULL;
 }
 
 /* A page of another site must not reach the guest through the user's browser: web.c looks where a

@@ -4,6 +4,7 @@
     screen.py --trivisor EXE --client EXE --kernel FILE --busybox FILE
 """
 import argparse
+import atexit
 import os
 import re
 import socket
@@ -36,6 +37,7 @@ class Machine:
             [args.trivisor, "run", "--memory", "256M", "--kernel", args.kernel, "--initrd", args.initrd, "--no-reboot",
              "--append", "console=tty0 quiet consoleblank=0 vt.global_cursor_default=0", *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        atexit.register(self.process.kill)
         self.lines = []
         self.address = None
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -60,7 +62,11 @@ class Machine:
 
     def end(self):
         self.process.terminate()
-        return self.process.wait(timeout=20)
+        said = self.process.stderr.read()
+        status = self.process.wait(timeout=20)
+        if status != 0:
+            print(said)
+        return status
 
 
 def client(args, machine, *commands):

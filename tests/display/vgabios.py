@@ -6,6 +6,7 @@
 --keep leaves the pictures for somebody to look at. The BIOS is Debian's (package seabios).
 """
 import argparse
+import atexit
 import os
 import signal
 import subprocess
@@ -69,6 +70,7 @@ def main():
         vm = subprocess.Popen([args.trivisor, "run", "--quiet", "--mode", args.mode, "--kernel", args.guest,
                                "--initrd", BIOS[args.vga], "--vga", args.vga, "--screenshot", path, "--debug-exit", "0xf4"],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        atexit.register(vm.kill)
         for line in vm.stdout:
             print(line.rstrip())
             if not line.startswith("picture "):

@@ -179,6 +179,7 @@ int main(int argc, char **argv)
         password = argv[first++] + 9;
     rfbEnableClientLogging = FALSE;
     rfbClient *client = rfbGetClient(8, 3, 4);
+    free(client->serverHost);
     client->serverHost = strdup(argv[1]);
     client->serverPort = atoi(argv[2]);
     client->GetPassword = give_password;
@@ -197,6 +198,7 @@ int main(int argc, char **argv)
         }
         free(command);
     }
+    free(client->frameBuffer);
     rfbClientCleanup(client);
     return 0;
 }
