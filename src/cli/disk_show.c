@@ -183,9 +183,10 @@ int disk_cmd_check(const struct disk_args *args)
     int result = vmdk_check(args->file[0], &check, &err);
     uint64_t left = check.errors - check.repaired;
     if (args->json)
-        printf("], \"errors\": %" PRIu64 ", \"repaired\": %" PRIu64 ", \"leaked_grains\": %" PRIu64
-               ", \"allocated_grains\": %" PRIu64 ", \"grains\": %" PRIu64 "}\n",
-               left, check.repaired, check.leaked, check.allocated, check.grains);
+        printf("], \"errors\": %" PRIu64 ", \"notes\": %" PRIu64 ", \"repaired\": %" PRIu64
+               ", \"leaked_grains\": %" PRIu64 ", \"allocated_grains\": %" PRIu64
+               ", \"grains\": %" PRIu64 "}\n",
+               left, check.notes, check.repaired, check.leaked, check.allocated, check.grains);
     if (result != 0)
         return cli_fail("%s", err.message);
     if (!args->json && !check.errors)

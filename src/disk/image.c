@@ -58,9 +58,13 @@ static int probe_file(const char *path, const char **format, struct tv_error *er
 
 struct image *image_open(const char *path, const struct disk_options *options, struct tv_error *err)
 {
-    static const struct disk_options none;
-    if (!options)
-        options = &none;
+    struct disk_options own = {0};
+    if (options)
+        own = *options;
+    bool snapshot = own.snapshot && !own.read_only;
+    if (snapshot)
+        own.read_only = true;
+    options = &own;
     const char *format = image_is_uri(path) ? "nbd" : options->format;
     if (!format && probe_file(path, &format, err) != 0)
         return NULL;
@@ -78,6 +82,14 @@ struct image *image_open(const char *path, const struct disk_options *options, s
         tv_fail(err, "%s: out of memory", path);
         image_close(image);
         return NULL;
+    }
+    if (snapshot && (image = overlay_open(image, err))) {
+        image->path = strdup(path);
+        if (!image->path) {
+            tv_fail(err, "%s: out of memory", path);
+            image_close(image);
+            return NULL;
+        }
     }
     return image;
 }

@@ -64,6 +64,9 @@ bool image_is_uri(const char *path);
 
 struct image *raw_open(const char *path, const struct disk_options *options, bool probed,
                        struct tv_error *err);
+/* `under` with a temporary overlay for what is written. Takes `under`, in failure too. */
+struct image *overlay_open(struct image *under, struct tv_error *err);
+
 /* Other formats, by way of a server; and servers elsewhere, by URI. */
 struct image *nbd_image_open(const char *path, const char *format,
                              const struct disk_options *options, struct tv_error *err);

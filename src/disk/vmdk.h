@@ -176,7 +176,8 @@ struct vmdk_check {
     bool repair;
     void (*report)(void *opaque, const char *message);
     void *opaque;
-    uint64_t errors, repaired, leaked, allocated, grains; /* results */
+    /* Results. `notes` are what an image shows that was not closed, and is sound all the same. */
+    uint64_t errors, repaired, notes, leaked, allocated, grains;
 };
 /* -1 with `err` where the image cannot even be looked at. */
 int vmdk_check(const char *path, struct vmdk_check *check, struct tv_error *err);

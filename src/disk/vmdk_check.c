@@ -21,22 +21,28 @@ struct checker {
     void *grain;
 };
 
-__attribute__((format(printf, 3, 4))) static void found(struct checker *c, bool repaired,
-                                                        const char *fmt, ...)
+__attribute__((format(printf, 4, 5))) static void tell(struct checker *c, bool note, bool repaired,
+                                                       const char *fmt, ...)
 {
     char text[600];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    c->check->errors++;
-    c->check->repaired += repaired;
+    if (note) {
+        c->check->notes++;
+    } else {
+        c->check->errors++;
+        c->check->repaired += repaired;
+    }
     if (c->check->report) {
         struct tv_error line;
         tv_fail(&line, "%s: %s%s", c->e->file.path, text, repaired ? " (repaired)" : "");
         c->check->report(c->check->opaque, line.message);
     }
 }
+
+#define found(c, repaired, ...) tell(c, false, repaired, __VA_ARGS__)
 
 static bool table_place_valid(const struct checker *c, uint32_t sector)
 {
@@ -132,8 +138,9 @@ static void check_table(struct checker *c, uint32_t index)
         }
     } else if (have_copy && memcmp(c->table, c->copy, bytes) != 0) {
         bool from_copy = table_faults(c, c->table) > table_faults(c, c->copy);
-        found(c, repair, "offset %" PRIu64 ": a grain table differs from its copy%s",
-              (uint64_t)e->gd[index] * DISK_SECTOR, from_copy ? " and is damaged" : "");
+        tell(c, e->unclean && !from_copy, repair,
+             "offset %" PRIu64 ": a grain table differs from its copy%s",
+             (uint64_t)e->gd[index] * DISK_SECTOR, from_copy ? " and is damaged" : "");
         if (from_copy)
             memcpy(c->table, c->copy, bytes);
         changed = true;
@@ -180,7 +187,7 @@ static int check_sparse(struct vmdk_check *check, struct vmdk_extent *e, struct 
         if (!compressed && room > stored && check->allocated > before)
             check->leaked += room - stored;
         if (e->unclean) {
-            found(&c, check->repair, "offset 72: it was not closed; a flush may be missing");
+            tell(&c, true, check->repair, "offset 72: it was not closed");
             const uint8_t zero = 0;
             if (check->repair && (file_sync(&e->file) != 0 ||
                                   file_write(&e->file, &zero, 1, e->header_offset + 72) != 0))

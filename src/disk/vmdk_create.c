@@ -113,7 +113,8 @@ static char *descriptor_text(const struct creation *c)
     for (unsigned i = 0; i < extent_count(c); i++) {
         extent_path(c, i, path);
         fprintf(f, "%s %" PRIu64 " %s \"%s\"%s\n", c->type->stream ? "RDONLY" : "RW",
-                extent_sectors(c, i), c->type->extent, name_of(path), !strcmp(c->type->extent, "FLAT") ? " 0" : "");
+                extent_sectors(c, i), c->type->extent, name_of(path),
+                !strcmp(c->type->extent, "FLAT") ? " 0" : "");
     }
     const char *adapter = c->create->adapter ? c->create->adapter : "lsilogic";
     uint64_t heads = !strcmp(adapter, "ide") ? 16 : 255, cylinders = c->sectors / (heads * 63);
