@@ -32,7 +32,8 @@ static bool fits(const struct vga *v)
     const uint16_t *r = v->vbe;
     return known_depth(r[VBE_BPP]) && r[VBE_XRES] && r[VBE_YRES] &&
            r[VBE_XRES] <= DISPLAY_MAX_WIDTH && r[VBE_YRES] <= DISPLAY_MAX_HEIGHT &&
-           r[VBE_VIRT_WIDTH] >= r[VBE_XRES] && (uint64_t)vbe_pitch(v) * r[VBE_YRES] <= v->vram_size;
+           r[VBE_VIRT_WIDTH] >= r[VBE_XRES] && vbe_pitch(v) > 0 &&
+           (uint64_t)vbe_pitch(v) * r[VBE_YRES] <= v->vram_size;
 }
 
 /* As many lines as memory has; the origin moved back until the picture is inside. */

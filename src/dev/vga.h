@@ -52,6 +52,7 @@ struct vga {
     bool in_physmem;      /* vram is a region of env->mem: it hears of writes */
     bool touched;         /* memory or registers changed since the last drawing */
     uint64_t drawn_blink; /* phase of blinking that was drawn last */
+    unsigned looks;       /* without drawing, since then */
 };
 
 /* `device`: the adapter's struct; `v`: the name of its struct vga member. */

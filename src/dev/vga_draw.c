@@ -47,6 +47,7 @@ enum {
 #define UNDERLINED      0x01               /* a mono attribute, less its intensity bits */
 #define FRAME_NS        UINT64_C(14285714) /* 70 Hz */
 #define CURSOR_FRAMES   8
+#define LOOKS_MAX       16
 #define BLINK_FRAMES    16
 #define MARGIN          32 /* dots beyond the right edge that panning brings in */
 
@@ -345,8 +346,11 @@ bool vga_refresh(struct vga *v, struct display *display, struct display_linear *
         v->touched = true; /* for when planes are shown again */
         return true;
     }
-    if (!v->touched && (blink == v->drawn_blink || (v->gfx[GFX_MISC] & 1)))
+    /* The guest may write the planes through the frame buffer's BAR, too, of which nobody tells. */
+    if (!v->touched && (blink == v->drawn_blink || (v->gfx[GFX_MISC] & 1)) &&
+        ++v->looks < LOOKS_MAX)
         return false;
+    v->looks = 0;
 
     struct drawing drawing, *d = &drawing;
     d->vga = v;

@@ -510,6 +510,8 @@ static void test_vbe(void)
     /* What has no room stays off. */
     vbe_mode(4096, 4096, 32);
     CHECK(!(vbe_get(VBE_ENABLE) & VBE_ENABLED));
+    vbe_mode(4, 600, 4); /* a line of no bytes */
+    CHECK(!(vbe_get(VBE_ENABLE) & VBE_ENABLED));
     vbe_mode(0, 600, 32);
     CHECK(!(vbe_get(VBE_ENABLE) & VBE_ENABLED));
     /* Four planes. */
@@ -582,6 +584,9 @@ static void test_hostile(unsigned rounds)
         } else {
             unsigned port = bases[which] + (unsigned)(seed >> 20) % sizes[which];
             if (which == 5 && (seed >> 40 & 1)) {
+                static const uint8_t depths[] = {4, 8, 15, 16, 24, 32};
+                if (seed >> 59 & 1)
+                    vbe_set(VBE_BPP, depths[(value >> 20) % sizeof depths]);
                 vbe_set((unsigned)(seed >> 24) % 12,
                         (unsigned)value & (seed >> 50 & 1 ? 0xff : 0xffff));
             } else if (seed >> 63)
