@@ -1,0 +1,15 @@
+/* Virtio block device. */
+#ifndef TRIVISOR_DEV_VIRTIO_BLK_H
+#define TRIVISOR_DEV_VIRTIO_BLK_H
+
+#include "dev/pci.h"
+
+struct disk;
+struct virtio_blk;
+
+/* The disk stays the caller's, and is closed after the device is destroyed. `serial`: at most 20
+ * characters count. NULL: out of memory. */
+struct virtio_blk *virtio_blk_create(struct device_env *env, struct pci_bus *bus, unsigned devfn,
+                                     struct disk *disk, const char *serial);
+
+#endif
