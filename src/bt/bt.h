@@ -147,8 +147,8 @@ struct bt_segment {
 struct bt_stats {
     uint64_t blocks, instructions, code_bytes, links, unlinks, invalidated, evictions, lookups,
         jump_misses, fills, slow_ops, callouts, straddlers, interp_rounds, faults, l1_flushes,
-        entries, page_checks;
-    uint64_t blocks_run, accesses; /* by translated code, if machine.count */
+        entries, page_checks, quick;
+    uint64_t blocks_run, accesses;                      /* by translated code, if machine.count */
     uint64_t by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* call-outs */
 };
 
@@ -190,6 +190,7 @@ struct bt {
     uint64_t empty_tag; /* of unused entries: random, not canonical */
     unsigned next_slot, next_share;
     uint16_t mode;
+    bool log; /* each block is logged: none runs here */
     bool has_xsave;
     bool l1_used[TLB_CONTEXTS];
     bool needs_interp; /* what is at vcpu.rip cannot be translated */
@@ -202,6 +203,8 @@ struct bt {
     uint8_t mode_numbers;
     bool low_kernel;           /* supervisor code ran in the lower half */
     bool l1_low[TLB_CONTEXTS]; /* has entries of the lower half */
+    /* By entry of a first-level table: a slot may hold a page that was there before. */
+    uint64_t l1_evicted[TLB_CONTEXTS][2][L1_ENTRIES / 64];
     uint32_t next_id;
 
     _Alignas(64) uint8_t x87_area[576]; /* XSAVE's */
@@ -232,10 +235,36 @@ struct bt {
     struct bt_verify *verify;          /* verify.c; NULL: nothing is compared */
 };
 
+/* Enter a page in a first-level table. */
+static inline void bt_l1_enter(struct bt *bt, unsigned context, bool write, uint64_t linear,
+                               uint64_t addend)
+{
+    unsigned slot = linear >> PAGE_SHIFT & (L1_ENTRIES - 1);
+    struct l1_entry *e = &bt->l1[context][write][slot];
+    if (e->tag != bt->empty_tag)
+        bt->l1_evicted[context][write][slot / 64] |= UINT64_C(1) << slot % 64;
+    *e = (struct l1_entry){linear & PAGE_MASK, addend};
+    bt->l1_used[context] = true;
+    bt->l1_low[context] |= !(linear >> 63);
+    bt->stats.fills++;
+}
+
 /* The first-level TLB that code of a mode uses. */
 static inline unsigned bt_context(uint16_t mode)
 {
     return mode & BT_USER ? TLB_USER : mode & BT_AC ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
+}
+
+/* A canonical RIP has 48 bits that matter: above them are the mode's number and a generation. */
+static inline uint64_t bt_jump_key(const struct bt *bt)
+{
+    bool user = bt->mode & BT_USER;
+    return (uint64_t)bt->jump_gen[user] << 52 | (uint64_t)bt->mode_number[bt->mode] << 48;
+}
+
+static inline struct jump_cache_entry *bt_jump_cache_slot(struct bt *bt, uint64_t rip)
+{
+    return &bt->jumps[((uint32_t)rip ^ (uint32_t)rip >> 12) & (JUMP_CACHE - 1)];
 }
 
 /* ---- cache.c ---- */
@@ -297,6 +326,13 @@ bool bt_on_signal(int number, void *ucontext);
 /* An access missed: fill the first-level TLB, or do all that is in bt_slow(). */
 int bt_fill(struct vcpu *cpu, struct bt_site *site);
 
+/* ---- quick.c: so is this ---- */
+
+/* An instruction that ends its block. Returns the code to go on with, NULL: leave. */
+const void *bt_callout_end(struct vcpu *cpu, struct bt_site *site);
+
+/* ---- fill.c again ---- */
+
 /* The x87 registers to and from struct vcpu. */
 void bt_x87_load(struct vcpu *cpu);
 void bt_x87_save(struct vcpu *cpu);
@@ -322,6 +358,10 @@ enum { BT_OUT_INDIRECT = 1, BT_OUT_RETURN = 2 };
 
 enum { GO_RETRY = 0, GO_ON = 0, GO_DONE = 1, GO_LEAVE = 2 };
 int bt_slow(struct vcpu *cpu, struct bt_site *site);
+const void *bt_callout_end_slow(struct vcpu *cpu, struct bt_site *site);
+/* Code for vcpu.rip in whatever mode is the current one, with flags in bt.flags and in vcpu.cc;
+ * NULL: the main loop has to look. */
+const void *bt_next_code(struct vcpu *cpu);
 /* The vCPU whose thread this is, NULL elsewhere. */
 struct vcpu *bt_running(void);
 /* enum bt_mode; 0: the interpreter runs this. */

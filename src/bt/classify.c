@@ -345,8 +345,11 @@ static bool classify(struct translation_state *t, struct insn *in)
     /* With a register as bit offset, the operand in memory reaches beyond itself. */
     bool bit_string = m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS ||
                       m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
-    if (bit_string && in->o[0].type == ZYDIS_OPERAND_TYPE_MEMORY && is_register(&in->o[1]))
-        return false;
+    if (bit_string && in->o[0].type == ZYDIS_OPERAND_TYPE_MEMORY && is_register(&in->o[1])) {
+        if (t->bits != 64 || in->z.address_width != 64 || in->z.operand_width < 32)
+            return false;
+        in->bit_string = true;
+    }
     return generic_operands(t, in);
 }
 

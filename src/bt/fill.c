@@ -24,11 +24,7 @@ int bt_fill(struct vcpu *cpu, struct bt_site *site)
             return bt_slow(cpu, site);
         addend = in->read_tlb[context][slot].addend;
     }
-    bt->stats.fills++;
-    bt->l1_used[context] = true;
-    bt->l1_low[context] |= !(linear >> 63);
-    bt->l1[context][site->write][linear >> PAGE_SHIFT & (L1_ENTRIES - 1)] =
-        (struct l1_entry){linear & PAGE_MASK, addend};
+    bt_l1_enter(bt, context, site->write, linear, addend);
     return GO_RETRY;
 }
 

@@ -332,8 +332,44 @@ static void emit_vector(struct translation_state *t, struct insn *in)
     flags_after(t, in);
 }
 
+/* BT and so on of memory with a register, which holds an offset of any size and sign. */
+static void emit_bit_string(struct translation_state *t, struct insn *in)
+{
+    struct emit *e = &t->e;
+    bool wide = in->z.operand_width == 64, write = in->z.mnemonic != ZYDIS_MNEMONIC_BT;
+    unsigned address = bt_address(t, in), size = in->z.operand_width / 8u;
+    uint8_t guest = 0, shift;
+    bind_reg(in->o[1].reg.value, &guest, &shift);
+    struct operand offset =
+        host_reg(guest) == NO_REG ? gs_operand(gpr_at(guest)) : reg_operand(host_reg(guest));
+    put_op(e, true, wide ? 0x8b : 0x63, T1, offset); /* MOV, MOVSXD */
+    put_op(e, false, 0x8b, T2, reg_operand(T1));
+    put_alu_imm(e, false, ALU_AND, reg_operand(T2), wide ? 63 : 31);
+    put_store(e, T2, gs_operand(BT_AT(t->bt, target)));
+    put_op(e, true, 0xc1, 7, reg_operand(T1)); /* SAR */
+    put8(e, wide ? 6 : 5);
+    struct operand at = mem_operand(address, T1);
+    at.scale_shift = wide ? 3 : 2;
+    put_lea(e, true, T0, at);
+    struct operand mem = bt_check(t, in, T0, size, write, false);
+    flags_before(t, in);
+    put_load(e, T2, gs_operand(BT_AT(t->bt, target)));
+    if (in->z.attributes & ZYDIS_ATTRIB_HAS_LOCK)
+        put8(e, 0xf0);
+    put8(e, 0x40 | rex_bits(T2, mem) | (wide ? 8 : 0));
+    put8(e, 0x0f);
+    put8(e, in->z.opcode);
+    put_modrm(e, T2, mem);
+    flags_after(t, in);
+}
+
 static void emit_generic(struct translation_state *t, struct insn *in)
 {
+    if (in->bit_string) {
+        bt_flags_clobber(t, in->live_before);
+        emit_bit_string(t, in);
+        return;
+    }
     struct stand_ins s = {.pool = {T0, T1, T2}, .pool_count = 3};
     struct operand mem = {0};
     if (in->mem >= 0) {

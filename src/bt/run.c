@@ -34,11 +34,11 @@ static void clear_l1(struct bt *bt, unsigned context)
     for (unsigned write = 0; write < 2; write++) {
         clear_table(bt, bt->l1[context][write], L1_ENTRIES);
         clear_slots(bt, context, write);
+        memset(bt->l1_evicted[context][write], 0, sizeof bt->l1_evicted[context][write]);
     }
     bt->l1_used[context] = bt->l1_low[context] = false;
 }
 
-/* A canonical RIP has 48 bits that matter: above them are the mode's number and a generation. */
 static void set_jump_key(struct bt *bt)
 {
     if (!bt->mode_number[bt->mode]) {
@@ -49,8 +49,7 @@ static void set_jump_key(struct bt *bt)
         }
         bt->mode_number[bt->mode] = bt->mode_numbers;
     }
-    bool user = bt->mode & BT_USER;
-    bt->jump_key = (uint64_t)bt->jump_gen[user] << 52 | (uint64_t)bt->mode_number[bt->mode] << 48;
+    bt->jump_key = bt_jump_key(bt);
 }
 
 static void forget_jumps(struct bt *bt, bool user)
@@ -69,14 +68,28 @@ static unsigned code_page_bit(uint64_t linear)
     return (unsigned)(linear >> PAGE_SHIFT ^ linear >> 25) & (CODE_PAGE_BITS - 1);
 }
 
+/* Slots hold copies of what is in the first-level table, or was. */
+static void flush_entry(struct bt *bt, unsigned context, bool write, uint64_t page)
+{
+    unsigned slot = (unsigned)(page >> PAGE_SHIFT) & (L1_ENTRIES - 1);
+    struct l1_entry *e = &bt->l1[context][write][slot], *slots = bt->slots[context][write];
+    if (e->tag == page)
+        e->tag = bt->empty_tag;
+    else if (!(bt->l1_evicted[context][write][slot / 64] >> slot % 64 & 1))
+        return;
+    for (unsigned i = 0; i < SLOTS; i++)
+        if (slots[i].tag == page)
+            slots[i] = (struct l1_entry){bt->empty_tag, bt->empty_tag};
+}
+
 static void flush_page(struct bt *bt, uint64_t linear)
 {
-    unsigned slot = (unsigned)(linear >> PAGE_SHIFT) & (L1_ENTRIES - 1);
+    bool low = !(linear >> 63);
     for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
-        for (unsigned write = 0; bt->l1_used[c] && write < 2; write++) {
-            bt->l1[c][write][slot].tag = bt->empty_tag;
-            clear_slots(bt, c, write);
-        }
+        if (!bt->l1_used[c] || (low && !bt->l1_low[c]))
+            continue;
+        flush_entry(bt, c, false, linear & PAGE_MASK);
+        flush_entry(bt, c, true, linear & PAGE_MASK);
     }
     unsigned bit = code_page_bit(linear);
     if (!(bt->code_pages[bit / 64] >> (bit % 64) & 1))
@@ -279,6 +292,8 @@ static uint8_t units(const struct vcpu *cpu)
 static uint16_t current_mode(const struct vcpu *cpu)
 {
     const struct interp *in = cpu->interp;
+    if (cpu->cpl == 1 || cpu->cpl == 2)
+        return 0;
     if (in->align_check || in->mode.bits == 16 || in->mode.stack_bits != in->mode.bits)
         return 0;
     if (in->mode.bits == 32 &&
@@ -429,11 +444,7 @@ int bt_slow(struct vcpu *cpu, struct bt_site *site)
         result = run_op(cpu, site);
     } else {
         struct interp *in = cpu->interp;
-        bt->stats.fills++;
-        bt->l1_used[in->context] = true;
-        bt->l1_low[in->context] |= !(linear >> 63);
-        bt->l1[in->context][site->write][linear >> PAGE_SHIFT & (L1_ENTRIES - 1)] =
-            (struct l1_entry){linear & PAGE_MASK, (uint64_t)(uintptr_t)host - linear};
+        bt_l1_enter(bt, in->context, site->write, linear, (uint64_t)(uintptr_t)host - linear);
     }
     load_vectors(bt, site, result);
     return result;
@@ -445,11 +456,6 @@ static void set_tsc_delta(struct vcpu *cpu)
 }
 
 /* ---- Finding code ---- */
-
-static struct jump_cache_entry *jump_cache_slot(struct bt *bt, uint64_t rip)
-{
-    return &bt->jumps[((uint32_t)rip ^ (uint32_t)rip >> 12) & (JUMP_CACHE - 1)];
-}
 
 /* The block at vcpu.rip. NULL: let the interpreter run what is there. */
 static struct bt_block *find_block(struct vcpu *cpu, bool plain)
@@ -475,7 +481,7 @@ static struct bt_block *find_block(struct vcpu *cpu, bool plain)
     bt->code_pages[bit / 64] |= UINT64_C(1) << bit % 64;
     if (plain || cpu->machine->bt_off & BT_OFF_JUMPS)
         return b;
-    *jump_cache_slot(bt, rip) = (struct jump_cache_entry){rip ^ bt->jump_key, b->entry_saved};
+    *bt_jump_cache_slot(bt, rip) = (struct jump_cache_entry){rip ^ bt->jump_key, b->entry_saved};
     return b;
 }
 
@@ -483,27 +489,27 @@ static bool interp_must_run(const struct vcpu *cpu)
 {
     const struct interp *in = cpu->interp;
     return atomic_load_explicit(&cpu->attention, memory_order_acquire) || cpu->pending.valid ||
-           cpu->activity != ACTIVITY_RUNNING || cpu->int_shadow ||
-           (cpu->rflags & (FLAG_TF | FLAG_RF)) || in->single || (cpu->dr[7] & 0xff) ||
-           log_on(&cpu->machine->log, LOG_EXEC) || log_on(&cpu->machine->log, LOG_CPU);
+           cpu->activity != ACTIVITY_RUNNING || cpu->int_shadow || (cpu->rflags & FLAG_TF) ||
+           in->single || (cpu->dr[7] & 0xff) || cpu->bt->log;
 }
 
-/* Code for vcpu.rip in whatever mode is the current one; NULL: the main loop has to look. */
-static const void *next_code(struct vcpu *cpu)
+const void *bt_next_code(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
     uint16_t mode = current_mode(cpu);
-    if (!mode || interp_must_run(cpu) || bt->verify)
+    if (!mode || interp_must_run(cpu) || bt->verify || (bt->leave_for_user && cpu->cpl == 3))
         return NULL;
+    cpu->rflags &= ~FLAG_RF; /* nobody debugs */
     set_mode(bt, mode);
-    const struct jump_cache_entry *e = jump_cache_slot(bt, cpu->rip);
+    const struct jump_cache_entry *e = bt_jump_cache_slot(bt, cpu->rip);
     if (e->key == (cpu->rip ^ bt->jump_key))
         return e->code;
+    save_vectors(bt);
     const struct bt_block *b = find_block(cpu, false);
     return b ? b->entry_saved : NULL;
 }
 
-static const void *do_callout_end(struct vcpu *cpu, struct bt_site *site)
+const void *bt_callout_end_slow(struct vcpu *cpu, struct bt_site *site)
 {
     if (site->straddles) {
         cpu->bt->stats.straddlers++;
@@ -518,7 +524,7 @@ static const void *do_callout_end(struct vcpu *cpu, struct bt_site *site)
     }
     if (site->mnemonic == ZYDIS_MNEMONIC_WRMSR)
         set_tsc_delta(cpu);
-    return next_code(cpu);
+    return bt_next_code(cpu);
 }
 
 /* An indirect branch to an address that is none faults at the branch: go back there, where the
@@ -565,6 +571,7 @@ static void run_translated(struct vcpu *cpu)
     struct bt_block *b = find_block(cpu, false);
     while (b) {
         struct bt_exit *exit = NULL;
+        cpu->rflags &= ~FLAG_RF; /* nobody debugs */
         if (UNLIKELY(bt->verify) ? !bt_verify_block(cpu, b, &exit) : !bt_run_block(cpu, b, &exit))
             break;
         if (interp_must_run(cpu) || (bt->leave_for_user && cpu->cpl == 3))
@@ -625,6 +632,7 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
     struct interp *in = cpu->interp;
     enum vcpu_exit exit = VCPU_EXIT_ATTENTION;
     running = cpu;
+    bt->log = log_on(&cpu->machine->log, LOG_EXEC) || log_on(&cpu->machine->log, LOG_CPU);
     bt_set_gs_base(cpu);
     thunks_set_handler(bt_on_signal);
     bt_stacks_enter(bt);
@@ -741,7 +749,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->offset = (int64_t)((uintptr_t)bt - (uintptr_t)cpu);
     bt->slow = bt_fill;
     bt->callout = do_callout;
-    bt->callout_end = do_callout_end;
+    bt->callout_end = bt_callout_end;
     bt->purge_writes = purge_writes;
     bt->load_x87 = bt_x87_load;
     bt->has_xsave = has_xsave();
@@ -851,20 +859,20 @@ static void bt_print_stats(struct machine *m, FILE *out)
         if (!cpu->bt)
             continue;
         const struct bt_stats *s = &cpu->bt->stats;
-        fprintf(out,
-                "vcpu %u: translated %" PRIu64 " blocks of %" PRIu64 " instructions to %" PRIu64
-                " bytes\n"
-                "  control: %" PRIu64 " entries, %" PRIu64 " lookups, %" PRIu64
-                " indirect misses, %" PRIu64 " links, %" PRIu64 " unlinks\n"
-                "  tlb: %" PRIu64 " misses filled, %" PRIu64 " flushes\n"
-                "  call-outs: %" PRIu64 " for instructions, %" PRIu64
-                " for accesses (devices, page-crossing, to pages with code), %" PRIu64
-                " for instructions in two pages; %" PRIu64 " interpreter rounds\n"
-                "  dropped: %" PRIu64 " blocks written to, %" PRIu64
-                " parts of the cache evicted\n",
-                i, s->blocks, s->instructions, s->code_bytes, s->entries, s->lookups,
-                s->jump_misses, s->links, s->unlinks, s->fills, s->l1_flushes, s->callouts,
-                s->slow_ops, s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
+        fprintf(
+            out,
+            "vcpu %u: translated %" PRIu64 " blocks of %" PRIu64 " instructions to %" PRIu64
+            " bytes\n"
+            "  control: %" PRIu64 " entries, %" PRIu64 " lookups, %" PRIu64
+            " indirect misses, %" PRIu64 " links, %" PRIu64 " unlinks\n"
+            "  tlb: %" PRIu64 " misses filled, %" PRIu64 " flushes\n"
+            "  call-outs: %" PRIu64 " for instructions (%" PRIu64 " quick), %" PRIu64
+            " for accesses (devices, page-crossing, to pages with code), %" PRIu64
+            " for instructions in two pages; %" PRIu64 " interpreter rounds\n"
+            "  dropped: %" PRIu64 " blocks written to, %" PRIu64 " parts of the cache evicted\n",
+            i, s->blocks, s->instructions, s->code_bytes, s->entries, s->lookups, s->jump_misses,
+            s->links, s->unlinks, s->fills, s->l1_flushes, s->callouts, s->quick, s->slow_ops,
+            s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
         if (m->count)
             print_counts(cpu, out);
         if (cpu->bt->direct)

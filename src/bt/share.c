@@ -54,7 +54,7 @@ static void note_operand(struct insn *in, struct base bases[16])
     const ZydisDecodedOperand *o = &in->o[in->mem];
     uint8_t base, shift;
     in->shared_base = NO_REG;
-    if (in->kind == INSN_LEA || in->pointers || in->z.address_width != 64 ||
+    if (in->kind == INSN_LEA || in->pointers || in->bit_string || in->z.address_width != 64 ||
         o->mem.index != ZYDIS_REGISTER_NONE || o->mem.segment == ZYDIS_REGISTER_FS ||
         o->mem.segment == ZYDIS_REGISTER_GS || !bind_reg(o->mem.base, &base, &shift))
         return;

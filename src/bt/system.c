@@ -5,13 +5,58 @@
     (VCPU_AT(seg) + (int64_t)((n) * sizeof(struct segment)) +                                      \
      (int64_t)offsetof(struct segment, base))
 
+#define SELECTOR_AT(n)                                                                             \
+    (VCPU_AT(seg) + (int64_t)((n) * sizeof(struct segment)) +                                      \
+     (int64_t)offsetof(struct segment, selector))
+
+static bool is_class(const ZydisDecodedOperand *o, ZydisRegisterClass class)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(o->reg.value) == class;
+}
+
+/* MOV from a segment or control register to a general one. */
+static bool classify_mov(const struct translation_state *t, struct insn *in)
+{
+    uint8_t number, shift;
+    const ZydisDecodedOperand *to = &in->o[0], *from = &in->o[1];
+    if (to->type != ZYDIS_OPERAND_TYPE_REGISTER || !bind_reg(to->reg.value, &number, &shift))
+        return false;
+    if (is_class(from, ZYDIS_REGCLASS_SEGMENT))
+        return to->size >= 32;
+    return is_class(from, ZYDIS_REGCLASS_CONTROL) && t->bits == 64 && !(t->bt->mode & BT_USER) &&
+           (from->reg.value == ZYDIS_REGISTER_CR0 || from->reg.value == ZYDIS_REGISTER_CR2 ||
+            from->reg.value == ZYDIS_REGISTER_CR3 || from->reg.value == ZYDIS_REGISTER_CR4);
+}
+
 bool bt_classify_system(const struct translation_state *t, struct insn *in)
 {
     bool kernel = !(t->bt->mode & BT_USER), wide = t->bits == 64;
     switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_PREFETCH:
+    case ZYDIS_MNEMONIC_PREFETCHNTA:
+    case ZYDIS_MNEMONIC_PREFETCHT0:
+    case ZYDIS_MNEMONIC_PREFETCHT1:
+    case ZYDIS_MNEMONIC_PREFETCHT2:
+    case ZYDIS_MNEMONIC_PREFETCHW:
+        in->kind = INSN_NOP;
+        return true;
+    case ZYDIS_MNEMONIC_MOV:
+        if (!classify_mov(t, in))
+            return false;
+        in->kind = INSN_SYSTEM;
+        return true;
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+        in->kind = INSN_SYSTEM;
+        return true;
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+        in->kind = INSN_SYSTEM;
+        return true;
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
-    case ZYDIS_MNEMONIC_RDTSC:
         break;
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
@@ -94,9 +139,28 @@ static void emit_pushf(struct translation_state *t, struct insn *in)
     bt_emit_push_target(t, in);
 }
 
-static void emit_rdtsc(struct translation_state *t)
+/* The interpreter does it, and the block ends, if the flag's state is `condition`. */
+static void call_out_if(struct translation_state *t, const struct insn *in, unsigned condition)
+{
+    struct bt_site *site = bt_site_new(t, in);
+    site->ends = true;
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_CALLOUT, .jump = put_jcc(&t->e, condition), .site = site};
+}
+
+static void test_cr4(struct translation_state *t, uint64_t bit)
+{
+    put_op(&t->e, false, 0xf7, 0, gs_operand(VCPU_AT(cr4))); /* TEST */
+    put32(&t->e, (uint32_t)bit);
+}
+
+static void emit_rdtsc(struct translation_state *t, const struct insn *in)
 {
     struct emit *e = &t->e;
+    if (t->bt->mode & BT_USER) {
+        test_cr4(t, CR4_TSD);
+        call_out_if(t, in, CC_NE);
+    }
     put8(e, 0x0f);
     put8(e, 0x31);
     put_op(e, true, 0xc1, 4, reg_operand(RDX)); /* SHL 32 */
@@ -106,12 +170,95 @@ static void emit_rdtsc(struct translation_state *t)
     put_op(e, false, 0x8b, RAX, reg_operand(RDX));
     put_op(e, true, 0xc1, 5, reg_operand(RDX)); /* SHR 32 */
     put8(e, 32);
+    if (in->z.mnemonic == ZYDIS_MNEMONIC_RDTSCP)
+        put_load32(e, RCX, gs_operand(VCPU_AT(tsc_aux)));
+}
+
+/* Store `scratch` where the guest's register is, or load it. */
+static unsigned general_register(const ZydisDecodedOperand *o)
+{
+    uint8_t number = 0, shift;
+    bind_reg(o->reg.value, &number, &shift);
+    return number;
+}
+
+static void put_to_guest(struct emit *e, bool wide, unsigned guest, struct operand from)
+{
+    unsigned host = host_reg(guest);
+    put_op(e, wide, 0x8b, host == NO_REG ? T0 : host, from);
+    if (host == NO_REG)
+        put_store(e, T0, gs_operand(gpr_at(guest)));
+}
+
+static void emit_mov(struct translation_state *t, const struct insn *in)
+{
+    struct emit *e = &t->e;
+    unsigned guest = general_register(&in->o[0]);
+    ZydisRegister from = in->o[1].reg.value;
+    switch (from) {
+    case ZYDIS_REGISTER_CR0:
+        put_to_guest(e, true, guest, gs_operand(VCPU_AT(cr0)));
+        break;
+    case ZYDIS_REGISTER_CR2:
+        put_to_guest(e, true, guest, gs_operand(VCPU_AT(cr2)));
+        break;
+    case ZYDIS_REGISTER_CR3:
+        put_to_guest(e, true, guest, gs_operand(VCPU_AT(cr3)));
+        break;
+    case ZYDIS_REGISTER_CR4:
+        put_to_guest(e, true, guest, gs_operand(VCPU_AT(cr4)));
+        break;
+    default:
+        put8(e, 0x65); /* MOVZX T0d, GS:word */
+        put8(e, 0x44);
+        put8(e, 0x0f);
+        put8(e, 0xb7);
+        put_modrm(e, T0, gs_operand(SELECTOR_AT((unsigned)(from - ZYDIS_REGISTER_ES))));
+        put_to_guest(e, false, guest, reg_operand(T0));
+    }
+}
+
+static void emit_base(struct translation_state *t, const struct insn *in)
+{
+    struct emit *e = &t->e;
+    ZydisMnemonic m = in->z.mnemonic;
+    bool wide = in->o[0].size == 64;
+    unsigned guest = general_register(&in->o[0]), host = host_reg(guest);
+    int64_t base = m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_WRFSBASE
+                       ? SEGMENT_BASE_AT(FS)
+                       : SEGMENT_BASE_AT(GS);
+    test_cr4(t, CR4_FSGSBASE);
+    call_out_if(t, in, CC_E);
+    if (m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_RDGSBASE) {
+        put_to_guest(e, wide, guest, gs_operand(base));
+        return;
+    }
+    put_op(e, wide, 0x8b, T0, host == NO_REG ? gs_operand(gpr_at(guest)) : reg_operand(host));
+    if (wide) {
+        put_move(e, T1, T0);
+        put_op(e, true, 0xc1, 7, reg_operand(T1)); /* SAR: -1 or 0 */
+        put8(e, 47);
+        put_alu_imm(e, true, ALU_ADD, reg_operand(T1), 1);
+        put_alu_imm(e, true, ALU_CMP, reg_operand(T1), 1);
+        call_out_if(t, in, CC_A);
+    }
+    put_store(e, T0, gs_operand(base));
 }
 
 void bt_emit_system(struct translation_state *t, struct insn *in)
 {
+    if (in->z.mnemonic == ZYDIS_MNEMONIC_MOV) {
+        emit_mov(t, in);
+        return;
+    }
     bt_flags_clobber(t, in->live_before);
     switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+        emit_base(t, in);
+        break;
     case ZYDIS_MNEMONIC_CLI:
         put_op(&t->e, false, 0x81, ALU_AND, gs_operand(VCPU_AT(rflags)));
         put32(&t->e, ~FLAG_IF);
@@ -123,7 +270,8 @@ void bt_emit_system(struct translation_state *t, struct insn *in)
         emit_swapgs(t);
         break;
     case ZYDIS_MNEMONIC_RDTSC:
-        emit_rdtsc(t);
+    case ZYDIS_MNEMONIC_RDTSCP:
+        emit_rdtsc(t, in);
         break;
     default:
         emit_pushf(t, in);

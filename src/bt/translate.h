@@ -37,9 +37,10 @@ struct insn {
     bool touches; /* writes or reads flags at all */
     bool ends;    /* the block */
     bool pushes;
-    bool straddles; /* goes on in the next page */
-    bool may_fault; /* the host instruction may raise a signal */
-    int8_t mem;     /* explicit memory operand, -1: none */
+    bool bit_string; /* its bit offset reaches beyond the operand in memory */
+    bool straddles;  /* goes on in the next page */
+    bool may_fault;  /* the host instruction may raise a signal */
+    int8_t mem;      /* explicit memory operand, -1: none */
     /* Guest registers whose shared check covers the operand, and the access to the stack. */
     uint8_t shared_base, shared_stack;
     /* INSN_VECTOR: */

@@ -135,9 +135,9 @@ struct interp {
     struct debug_point watch_point;
 
     uint64_t large_low[2], large_high[2]; /* where large pages were entered, by half */
-    bool local_high;            /* the upper half has entries that are not global */
-    uint16_t generations;       /* given out so far */
-    uint64_t wraps;             /* how often they started anew */
+    bool local_high;                      /* the upper half has entries that are not global */
+    uint16_t generations;                 /* given out so far */
+    uint64_t wraps;                       /* how often they started anew */
     uint16_t pcid_tag[1 << 12]; /* generation of each PCID's lower half; 0: nothing is kept */
 
     ZydisDecoder decoders[(ZYDIS_MACHINE_MODE_MAX_VALUE + 1) * 3]; /* by mode and stack width */
@@ -243,6 +243,22 @@ static inline __attribute__((always_inline)) void interp_chain(struct vcpu *cpu)
     in->block = b;
     cpu->instructions += b->count;
     return b->ops[0].fn(cpu, b->ops);
+}
+
+/* CPL or EFLAGS.AC changed: the part of interp_mode_changed() that depends on them. */
+static inline void interp_ring_changed(struct vcpu *cpu)
+{
+    struct interp *in = cpu->interp;
+    bool ac = cpu->rflags & FLAG_AC;
+    if (cpu->cpl == 3)
+        in->context = TLB_USER;
+    else
+        in->context = (cpu->cr4 & CR4_SMAP) && ac ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
+    in->align_check = cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && ac;
+    in->rd = in->align_check ? in->empty_read : in->read_tlb[in->context];
+    in->wr = in->align_check || in->rehearsal ? in->empty_write : in->write_tlb[in->context];
+    in->ex = in->exec_tlb[in->context];
+    in->jump_key = (in->jump_key & ~BIT64(56)) | (uint64_t)(cpu->cpl == 3) << 56;
 }
 
 static inline uint64_t next_rip(const struct vcpu *cpu, const struct op *op)

@@ -73,15 +73,7 @@ void interp_mode_changed(struct vcpu *cpu)
     in->mode_key = (uint8_t)(in->mode.bits / 16 - 1) | (uint8_t)((in->mode.stack_bits / 16) << 2) |
                    (in->flat ? 0x20 : 0) | (protected ? 0 : 0x80);
 
-    if (cpu->cpl == 3)
-        in->context = TLB_USER;
-    else
-        in->context =
-            (cpu->cr4 & CR4_SMAP) && (cpu->rflags & FLAG_AC) ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
-    in->align_check = cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->rflags & FLAG_AC);
-    in->rd = in->align_check ? in->empty_read : in->read_tlb[in->context];
-    in->wr = in->align_check || in->rehearsal ? in->empty_write : in->write_tlb[in->context];
-    in->ex = in->exec_tlb[in->context];
+    interp_ring_changed(cpu);
 
     /* Outside 64-bit mode, a block also depends on where CS lies and ends. */
     if (in->mode.bits != 64 && (cs->base != in->seen_cs_base || cs->limit != in->seen_cs_limit)) {
