@@ -33,10 +33,10 @@
 /* Promote what enters the kernel less often than this, at so many interrupts in a row. */
 #define STRETCH_NS 100000
 #define STREAK     2
-/* Demote what lost a third of a window's time to leaving direct execution and coming back, at an
- * estimate of what that costs. */
+/* Demote what lost more than half of what it gained over a window. A signal that ends a run costs the
+ * stub this much of its time. */
 #define WINDOW_NS  (20 * MS)
-#define TRAP_NS    12000
+#define SIGNAL_NS  4000
 #define HOLD_NS    (100 * MS)
 #define TRAPS_JUDGED 256 /* also where it does nothing but touch pages */
 #define COOL_FIRST (50 * MS)
@@ -122,6 +122,14 @@ bool direct_wanted(const struct direct *d)
     return s && s->streak >= STREAK && !s->held && !d->broken;
 }
 
+static void new_window(struct space *s, uint64_t now)
+{
+    s->window = now;
+    s->window_cpu = stub_cpu_ns(&s->stub);
+    s->direct_ns = 0;
+    s->traps = s->swaps = 0;
+}
+
 /* End a hold: another page may suit, and after a while the same one may. */
 static void release(struct direct *d, uint64_t now)
 {
@@ -130,8 +138,7 @@ static void release(struct direct *d, uint64_t now)
         return;
     if (now - s->window > HOLD_NS) {
         space_forgive(s);
-        s->window = now;
-        s->traps = s->swaps = 0;
+        new_window(s, now);
     }
     s->held = space_refuses(s, d->cpu->rip);
 }
@@ -167,16 +174,18 @@ static void demote(struct direct *d, struct space *s)
 /* At the end of a window: was it worth it? */
 static void judge(struct direct *d, struct space *s, uint64_t now)
 {
-    uint64_t length = now - s->window;
-    if (length < WINDOW_NS)
+    if (now - s->window < WINDOW_NS)
         return;
-    uint64_t lost = s->traps * TRAP_NS;
-    if (length < 2 * WINDOW_NS && lost > length / 3)
+    uint64_t cpu = stub_cpu_ns(&s->stub) - s->window_cpu, signals = s->traps * SIGNAL_NS;
+    uint64_t gained = cpu > signals ? cpu - signals : 0;
+    uint64_t lost = s->direct_ns > gained ? s->direct_ns - gained : 0;
+    bool bad = s->window_cpu && lost > gained / 2;
+    if (bad && s->was_bad) /* once may have been for touching its pages the first time */
         demote(d, s);
-    else if (lost < length / 10)
+    else if (lost < gained / 8)
         s->backoff = 0;
-    s->window = now;
-    s->traps = s->swaps = 0;
+    s->was_bad = bad;
+    new_window(s, now);
 }
 
 /* ---- Registers ---- */
@@ -446,12 +455,14 @@ enum direct_exit direct_run(struct direct *d)
         end_stub(s);
         return DIRECT_NOT;
     }
+    stub_follow(&s->stub);
     uint64_t start = direct_now();
     d->stats.runs++;
     enum direct_exit exit = run_stub(d, s);
     uint64_t took = direct_now() - start;
     d->stats.ns += took;
     s->traps++;
+    s->direct_ns += took;
     judge(d, s, start + took);
     return exit;
 }

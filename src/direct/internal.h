@@ -37,9 +37,11 @@ struct space {
     unsigned streak;
     uint64_t cool_until, backoff; /* ns */
     bool held; /* not now: direct_hold() */
-    /* For demotion: since when, and how often it was left. */
-    uint64_t window;
+    /* For demotion: since when; the stub's processor time then; time in direct execution and how
+     * often it was left since. */
+    uint64_t window, window_cpu, direct_ns;
     unsigned traps, swaps;
+    bool was_bad;
     uint64_t refused[REFUSED_PAGES]; /* linear addresses of pages that must not run, plus one */
     struct stub stub;
     /* Entry 0 is not used. NULL while there is no stub. */

@@ -25,6 +25,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -270,6 +271,27 @@ bool stub_break_at(struct stub *stub, const uint64_t *sites, unsigned count)
     }
     done = done && ptrace(PTRACE_POKEUSER, stub->pid, DEBUG_REGISTER(7), enable) == 0;
     return ptrace(PTRACE_DETACH, stub->pid, NULL, NULL) == 0 && done;
+}
+
+void stub_follow(struct stub *stub)
+{
+    unsigned cpu = (unsigned)sched_getcpu() + 1;
+    if (cpu == stub->cpu || cpu == 0)
+        return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu - 1, &set);
+    if (sched_setaffinity(stub->pid, sizeof set, &set) == 0)
+        stub->cpu = cpu;
+}
+
+uint64_t stub_cpu_ns(const struct stub *stub)
+{
+    clockid_t clock;
+    struct timespec t;
+    if (!stub->pid || clock_getcpuclockid(stub->pid, &clock) != 0 || clock_gettime(clock, &t) < 0)
+        return 0;
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 void stub_kick(pid_t pid)

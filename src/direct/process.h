@@ -17,6 +17,7 @@ struct stub {
     uint64_t base;
     uint8_t *shared; /* STUB_SIZE bytes: what the stub has mapped at `base` */
     const struct physmem *mem;
+    unsigned cpu; /* that it is bound to, plus one */
     uint64_t sites[STUB_SITES]; /* where it stops before the instruction; 0: none */
 };
 
@@ -54,6 +55,11 @@ bool stub_break_at(struct stub *stub, const uint64_t *sites, unsigned count);
 /* Let the stub return from its signal, and wait for the next. False: the stub is gone, and with it
  * the registers of the guest. */
 bool stub_resume(struct stub *stub);
+/* Bind it to the processor that this thread is on: of the two only one runs at a time, and waking a
+ * sleeping processor takes tens of microseconds. */
+void stub_follow(struct stub *stub);
+/* Processor time that it has used. */
+uint64_t stub_cpu_ns(const struct stub *stub);
 /* Make a running stub raise a signal. Any thread, as long as the stub is not ended meanwhile. */
 void stub_kick(pid_t pid);
 
