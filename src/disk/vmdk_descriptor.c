@@ -120,6 +120,10 @@ static int extent_line(struct parser *p, const char *line, const char *end)
     const char *close = at < end && *at == '"' ? memchr(at + 1, '"', (size_t)(end - at - 1)) : NULL;
     if (!close || close == at + 1)
         return bad(p, at, "an extent has no file name");
+    for (const char *c = at + 1; c < close; c++) {
+        if ((unsigned char)*c < ' ') /* it would be printed */
+            return bad(p, c, "a control character in a file name");
+    }
     e->file = strndup(at + 1, (size_t)(close - at - 1));
     if (!e->file)
         return bad(p, at, "out of memory");

@@ -1,4 +1,32 @@
 # bash completion for trivisor(1)
+_trivisor_disk()
+{
+    if [ "$COMP_CWORD" -eq 2 ]; then
+        COMPREPLY=($(compgen -W "create info check convert compare map resize snapshot commit rebase --help" -- "$cur"))
+        return
+    fi
+    case $prev in
+    --format | --to) COMPREPLY=($(compgen -W "raw vmdk qcow2 vpc vdi vhdx" -- "$cur")) ;;
+    --type)
+        COMPREPLY=($(compgen -W "monolithicSparse monolithicFlat twoGbMaxExtentSparse twoGbMaxExtentFlat
+            streamOptimized vmfs" -- "$cur"))
+        ;;
+    --adapter) COMPREPLY=($(compgen -W "ide lsilogic buslogic pvscsi" -- "$cur")) ;;
+    *)
+        case $cur in
+        -*)
+            COMPREPLY=($(compgen -W "--format --to --type --adapter --parent --json --repair --force --unsafe --shrink
+                --preallocate --zeroed-grains --help" -- "$cur"))
+            ;;
+        *)
+            compopt -o filenames 2>/dev/null
+            COMPREPLY=($(compgen -f -- "$cur"))
+            ;;
+        esac
+        ;;
+    esac
+}
+
 _trivisor()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
@@ -6,7 +34,11 @@ _trivisor()
         --display --vga --keyboard --vnc-password --screenshot --no-reboot --on-panic --verify --stats --log --symbols --gdb --quiet --help"
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "run modes version --help --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "run modes disk version --help --version" -- "$cur"))
+        return
+    fi
+    if [ "${COMP_WORDS[1]}" = disk ]; then
+        _trivisor_disk
         return
     fi
     case $prev in
