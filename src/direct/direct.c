@@ -33,10 +33,9 @@
 /* Promote what enters the kernel less often than this, at so many interrupts in a row. */
 #define STRETCH_NS 100000
 #define STREAK     2
-/* Demote what lost more than half of what it gained over a window. A signal that ends a run costs the
- * stub this much of its time. */
+/* Demote what lost more than half of what it gained, over two windows in a row. */
 #define WINDOW_NS  (20 * MS)
-#define SIGNAL_NS  4000
+#define EMULATE_NS 5000 /* what the interpreter does after a run, and the change of engines */
 #define HOLD_NS    (100 * MS)
 #define TRAPS_JUDGED 256 /* also where it does nothing but touch pages */
 #define COOL_FIRST (50 * MS)
@@ -91,6 +90,49 @@ static bool has_stub(const struct space *s)
     return s->stub.pid != 0;
 }
 
+/* What the stub says lies at `address` on its stack; NULL: it lies elsewhere. */
+static void *on_stack(const struct stub *stub, uint64_t address, uint64_t size)
+{
+    uint64_t offset = address - stub->base;
+    if (offset < STUB_STACK || offset > STUB_SIZE - size || offset % 8)
+        return NULL;
+    return stub->shared + offset;
+}
+
+static ucontext_t *frame_of(const struct stub *stub)
+{
+    /* Not all of it: the kernel's is shorter than the C library's. */
+    return on_stack(stub, stub_report(stub)->context, offsetof(ucontext_t, uc_sigmask) + 8);
+}
+
+/* What a run costs in which the guest does nothing: a fault at the first instruction. */
+static uint64_t measure_trap(const struct space *s)
+{
+    struct stub stub = s->stub;
+    uint64_t best = UINT64_MAX;
+    for (unsigned i = 0; i < 5; i++) {
+        ucontext_t *uc = frame_of(&stub);
+        if (!uc)
+            return 0;
+        uc->uc_mcontext.gregs[REG_RIP] = 0;
+        stub_control(&stub)->frame = stub_report(&stub)->context;
+        stub_follow(&stub);
+        uint64_t start = direct_now();
+        if (!stub_resume(&stub))
+            return 0;
+        uint64_t took = direct_now() - start;
+        best = MIN(best, took);
+    }
+    return best;
+}
+
+static void new_window(struct space *s, uint64_t now)
+{
+    s->window = now;
+    s->direct_ns = 0;
+    s->traps = s->swaps = 0;
+}
+
 static bool start_stub(struct direct *d, struct space *s)
 {
     struct tv_error err;
@@ -112,6 +154,8 @@ static bool start_stub(struct direct *d, struct space *s)
     }
     d->stats.stubs++;
     s->tag = 0;
+    s->trap_ns = measure_trap(s);
+    new_window(s, direct_now());
     return true;
 }
 
@@ -120,14 +164,6 @@ bool direct_wanted(const struct direct *d)
     uint64_t cr3 = space_of(d->cpu);
     const struct space *s = find_space((struct direct *)(uintptr_t)d, cr3);
     return s && s->streak >= STREAK && !s->held && !d->broken;
-}
-
-static void new_window(struct space *s, uint64_t now)
-{
-    s->window = now;
-    s->window_cpu = stub_cpu_ns(&s->stub);
-    s->direct_ns = 0;
-    s->traps = s->swaps = 0;
 }
 
 /* End a hold: another page may suit, and after a while the same one may. */
@@ -176,10 +212,9 @@ static void judge(struct direct *d, struct space *s, uint64_t now)
 {
     if (now - s->window < WINDOW_NS)
         return;
-    uint64_t cpu = stub_cpu_ns(&s->stub) - s->window_cpu, signals = s->traps * SIGNAL_NS;
-    uint64_t gained = cpu > signals ? cpu - signals : 0;
-    uint64_t lost = s->direct_ns > gained ? s->direct_ns - gained : 0;
-    bool bad = s->window_cpu && lost > gained / 2;
+    uint64_t runs = s->traps * s->trap_ns, lost = runs + s->traps * EMULATE_NS;
+    uint64_t gained = s->direct_ns > runs ? s->direct_ns - runs : 0;
+    bool bad = lost > gained / 2;
     if (bad && s->was_bad) /* once may have been for touching its pages the first time */
         demote(d, s);
     else if (lost < gained / 8)
@@ -193,21 +228,6 @@ static void judge(struct direct *d, struct space *s, uint64_t now)
 static const int gregs_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
                                  REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
                                  REG_R12, REG_R13, REG_R14, REG_R15};
-
-/* What the stub says lies at `address` on its stack; NULL: it lies elsewhere. */
-static void *on_stack(const struct stub *stub, uint64_t address, uint64_t size)
-{
-    uint64_t offset = address - stub->base;
-    if (offset < STUB_STACK || offset > STUB_SIZE - size || offset % 8)
-        return NULL;
-    return stub->shared + offset;
-}
-
-static ucontext_t *frame_of(const struct stub *stub)
-{
-    /* Not all of it: the kernel's is shorter than the C library's. */
-    return on_stack(stub, stub_report(stub)->context, offsetof(ucontext_t, uc_sigmask) + 8);
-}
 
 static void *vectors_of(const struct direct *d, const struct stub *stub, const ucontext_t *uc)
 {

@@ -37,9 +37,9 @@ struct space {
     unsigned streak;
     uint64_t cool_until, backoff; /* ns */
     bool held; /* not now: direct_hold() */
-    /* For demotion: since when; the stub's processor time then; time in direct execution and how
-     * often it was left since. */
-    uint64_t window, window_cpu, direct_ns;
+    /* For demotion: what a run costs at least; since when this window lasts; time in direct execution
+     * and how often it was left in it. */
+    uint64_t trap_ns, window, direct_ns;
     unsigned traps, swaps;
     bool was_bad;
     uint64_t refused[REFUSED_PAGES]; /* linear addresses of pages that must not run, plus one */

@@ -285,15 +285,6 @@ void stub_follow(struct stub *stub)
         stub->cpu = cpu;
 }
 
-uint64_t stub_cpu_ns(const struct stub *stub)
-{
-    clockid_t clock;
-    struct timespec t;
-    if (!stub->pid || clock_getcpuclockid(stub->pid, &clock) != 0 || clock_gettime(clock, &t) < 0)
-        return 0;
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 void stub_kick(pid_t pid)
 {
     syscall(SYS_tgkill, pid, pid, SIGUSR1);

@@ -58,8 +58,6 @@ bool stub_resume(struct stub *stub);
 /* Bind it to the processor that this thread is on: of the two only one runs at a time, and waking a
  * sleeping processor takes tens of microseconds. */
 void stub_follow(struct stub *stub);
-/* Processor time that it has used. */
-uint64_t stub_cpu_ns(const struct stub *stub);
 /* Make a running stub raise a signal. Any thread, as long as the stub is not ended meanwhile. */
 void stub_kick(pid_t pid);
 
