@@ -35,6 +35,18 @@ enum tv_vga { TV_VGA_AUTO, TV_VGA_NONE, TV_VGA_STD, TV_VGA_SVGA };
 /* What a guest panic (reported through the pvpanic device) does. */
 enum tv_panic { TV_PANIC_NOTIFY, TV_PANIC_EXIT };
 
+enum tv_drive_media { TV_DRIVE_DISK, TV_DRIVE_CDROM, TV_DRIVE_FLOPPY };
+enum tv_drive_interface { TV_INTERFACE_IDE, TV_INTERFACE_PVSCSI, TV_INTERFACE_VIRTIO };
+
+struct tv_drive {
+    enum tv_drive_media media;
+    enum tv_drive_interface interface; /* of a disk */
+    const char *path;                  /* NULL: an empty CD-ROM or floppy drive */
+    const char *format;                /* NULL: found out */
+    bool read_only;
+    bool snapshot; /* what is written is lost at the end */
+};
+
 /* All strings are copied. Zero everywhere is a valid configuration (128 MiB, one vCPU, auto, no
  * serial). */
 struct tv_config {
@@ -45,6 +57,10 @@ struct tv_config {
     const char *cpu_model; /* NAME[,+feat,-feat]; NULL: "host" */
     const char *kernel, *append;
     const char *const *initrds; /* NULL-terminated; more than one only for Multiboot modules */
+    const struct tv_drive *drives; /* copied */
+    size_t drive_count;
+    const char *bios; /* BIOS image; NULL: Debian's SeaBIOS. Without a kernel the BIOS boots */
+    const char *boot; /* letters in order: a floppy, c disk, d CD-ROM, n network; or "menu"; NULL */
     enum tv_serial serial;
     const char *serial_path; /* FILE, UNIX */
     int debug_exit_port;     /* 0: none */

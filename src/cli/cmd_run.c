@@ -12,11 +12,13 @@
 #include "cli/cli.h"
 
 #define INITRDS_MAX 16
+#define DRIVES_MAX  16
 
 struct run_options {
     struct tv_config config;
     const char *initrds[INITRDS_MAX + 1];
     unsigned initrd_count;
+    struct tv_drive drives[DRIVES_MAX];
     const char *screenshot;
     bool stats, quiet;
 };
@@ -121,6 +123,11 @@ enum option_id {
     OPT_KERNEL = 256,
     OPT_INITRD,
     OPT_APPEND,
+    OPT_DISK,
+    OPT_CDROM,
+    OPT_FLOPPY,
+    OPT_BOOT,
+    OPT_BIOS,
     OPT_MEMORY,
     OPT_CPUS,
     OPT_MODE,
@@ -149,6 +156,11 @@ static const struct option options[] = {
     {"kernel", required_argument, NULL, OPT_KERNEL},
     {"initrd", required_argument, NULL, OPT_INITRD},
     {"append", required_argument, NULL, OPT_APPEND},
+    {"disk", required_argument, NULL, OPT_DISK},
+    {"cdrom", required_argument, NULL, OPT_CDROM},
+    {"floppy", required_argument, NULL, OPT_FLOPPY},
+    {"boot", required_argument, NULL, OPT_BOOT},
+    {"bios", required_argument, NULL, OPT_BIOS},
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"cpus", required_argument, NULL, OPT_CPUS},
     {"mode", required_argument, NULL, OPT_MODE},
@@ -174,6 +186,50 @@ static const struct option options[] = {
     {NULL, 0, NULL, 0},
 };
 
+/* One ",option" of a drive. False: unknown. */
+static bool parse_drive_option(struct tv_drive *d, const char *text)
+{
+    if (strcmp(text, "ro") == 0)
+        d->read_only = true;
+    else if (strcmp(text, "snapshot") == 0)
+        d->snapshot = true;
+    else if (strncmp(text, "format=", 7) == 0)
+        d->format = text + 7;
+    else if (d->media != TV_DRIVE_DISK || strncmp(text, "if=", 3) != 0)
+        return false;
+    else if (strcmp(text + 3, "ide") == 0)
+        d->interface = TV_INTERFACE_IDE;
+    else if (strcmp(text + 3, "pvscsi") == 0)
+        d->interface = TV_INTERFACE_PVSCSI;
+    else if (strcmp(text + 3, "virtio") == 0)
+        d->interface = TV_INTERFACE_VIRTIO;
+    else
+        return false;
+    return true;
+}
+
+/* FILE[,if=...][,ro][,snapshot][,format=...]: options from the end, so that a file's name may have
+ * commas in it. Cuts optarg into pieces. */
+static int add_drive(struct run_options *o, const char *option, enum tv_drive_media media)
+{
+    if (o->config.drive_count == DRIVES_MAX)
+        return cli_usage_error("%s: at most %d drives are possible", option, DRIVES_MAX);
+    struct tv_drive *d = &o->drives[o->config.drive_count++];
+    *d = (struct tv_drive){.media = media, .path = optarg, .read_only = media == TV_DRIVE_CDROM};
+    char *comma;
+    while ((comma = strrchr(optarg, ',')) && parse_drive_option(d, comma + 1))
+        *comma = 0;
+    if (comma && access(optarg, F_OK) != 0)
+        return cli_usage_error("%s: unknown option '%s': want %sro, snapshot or format=NAME",
+                               option, comma + 1,
+                               media == TV_DRIVE_DISK ? "if=ide, if=pvscsi, if=virtio, " : "");
+    if (!*optarg || strcmp(optarg, "none") == 0)
+        d->path = NULL;
+    if (!d->path && media == TV_DRIVE_DISK)
+        return cli_usage_error("%s: no file given", option);
+    return EXIT_OK;
+}
+
 /* Returns EXIT_OK, or EXIT_USAGE having said why. */
 static int parse_option(struct run_options *o, int id)
 {
@@ -190,6 +246,18 @@ static int parse_option(struct run_options *o, int id)
         return EXIT_OK;
     case OPT_APPEND:
         c->append = optarg;
+        return EXIT_OK;
+    case OPT_DISK:
+        return add_drive(o, "--disk", TV_DRIVE_DISK);
+    case OPT_CDROM:
+        return add_drive(o, "--cdrom", TV_DRIVE_CDROM);
+    case OPT_FLOPPY:
+        return add_drive(o, "--floppy", TV_DRIVE_FLOPPY);
+    case OPT_BOOT:
+        c->boot = optarg;
+        return EXIT_OK;
+    case OPT_BIOS:
+        c->bios = optarg;
         return EXIT_OK;
     case OPT_MEMORY:
         if (!parse_size(optarg, &c->memory_size) || !c->memory_size)
@@ -299,8 +367,10 @@ static int parse_options(struct run_options *o, int argc, char **argv)
     }
     if (optind < argc)
         return cli_usage_error("run: unexpected argument '%s'", argv[optind]);
-    if (!o->config.kernel)
-        return cli_usage_error("run: no kernel given; use --kernel FILE");
+    o->config.drives = o->drives;
+    if (!o->config.kernel && !o->config.bios && !o->config.drive_count)
+        return cli_usage_error("run: no kernel given; use --kernel FILE, or boot with --disk, "
+                               "--cdrom or --floppy FILE");
     o->config.initrds = o->initrds;
     return EXIT_OK;
 }

@@ -5,7 +5,6 @@
 
 #include "util/util.h"
 
-#define DEBUGCON_PORT 0xe9
 #define LINE_MAX_SIZE 160
 
 struct debugcon {
@@ -18,7 +17,7 @@ struct debugcon {
 /* Guests look for the port by reading its own number from it. */
 static uint64_t debugcon_read(void *opaque, uint64_t offset, unsigned size)
 {
-    return DEBUGCON_PORT;
+    return DEBUGCON_PORT; /* what firmware expects at 0x402, too */
 }
 
 static void debugcon_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
@@ -62,14 +61,14 @@ static const struct state_table table = {
     .after_load = after_load,
 };
 
-struct debugcon *debugcon_create(struct device_env *env, struct chardev *out)
+struct debugcon *debugcon_create(struct device_env *env, uint16_t port, struct chardev *out)
 {
     struct debugcon *d = calloc(1, sizeof *d);
     if (!d)
         return NULL;
     d->env = env;
     d->out = out;
-    bus_add(env->pio, DEBUGCON_PORT, 1, &ops, d, "debug console");
+    bus_add(env->pio, port, 1, &ops, d, "debug console");
     device_register(env, &table, d, free);
     return d;
 }

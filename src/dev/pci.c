@@ -58,11 +58,13 @@ static void update_interrupts(struct pci_bus *bus)
         if (!dev || !dev->intx || pci_uses_messages(dev) || !dev->config[PCI_INTERRUPT_PIN] ||
             (pci_get16(dev, PCI_COMMAND) & PCI_COMMAND_INTX_DISABLE))
             continue;
-        pirq |= BIT(((i >> 3) + dev->config[PCI_INTERRUPT_PIN] - 1) % PIRQS);
+        unsigned line = (i >> 3) + dev->config[PCI_INTERRUPT_PIN] - 1;
+        pirq |= BIT(line % PIRQS);
+        /* Slot 1's pin A is PIRQA, as firmware for this chipset has it. */
+        uint8_t route = bus->route[(line + PIRQS - 1) % PIRQS];
+        if (!(route & PIRQ_OFF))
+            pic |= BIT(route & 15);
     }
-    for (unsigned i = 0; i < PIRQS; i++)
-        if ((pirq & BIT(i)) && !(bus->route[i] & PIRQ_OFF))
-            pic |= BIT(bus->route[i] & 15);
 
     for (unsigned i = 0; i < PIRQS; i++)
         if ((pirq ^ bus->ioapic_levels) & BIT(i))
@@ -548,6 +550,10 @@ static void host_written(struct pci_device *dev, unsigned offset, unsigned size)
 void pci_set_firmware(struct pci_bus *bus, uint8_t *rom)
 {
     bus->bios = rom;
+    /* SeaBIOS looks here for whether it runs on a machine of the kind that it knows. */
+    put16(bus->host.config_reset + PCI_SUBSYSTEM_VENDOR, 0x1af4);
+    put16(bus->host.config_reset + PCI_SUBSYSTEM, 0x1100);
+    memcpy(bus->host.config, bus->host.config_reset, sizeof bus->host.config);
     map_shadow(bus);
 }
 

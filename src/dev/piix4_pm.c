@@ -287,6 +287,8 @@ struct piix4_pm *piix4_pm_create(struct device_env *env, struct pci_bus *bus, st
     dev->config_reset[PMBA + 1] = ACPI_PM_BASE >> 8;
     dev->wmask[PMBA] = 0xc0;
     dev->wmask[PMBA + 1] = 0xff;
+    /* DEVACTB: SMIs by the command port are on already, so firmware does not set up SMM. */
+    dev->config_reset[0x5b] = 0x02;
     dev->config_reset[PMREGMISC] = 1;
     dev->wmask[PMREGMISC] = 1;
     dev->wmask[PCI_COMMAND] |= PCI_COMMAND_IO;

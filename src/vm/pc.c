@@ -23,6 +23,8 @@
 #include "dev/uart.h"
 #include "dev/vmmouse.h"
 #include "util/error.h"
+#include "vm/bios.h"
+#include "vm/drives.h"
 #include "vm/screen.h"
 #include "vm/vm.h"
 
@@ -58,6 +60,16 @@ static void call_backdoor(void *opaque, uint64_t *gpr)
     gpr[RDI] = c.edi;
 }
 
+/* A PCI interrupt that the ISA bridge routes to an ISA one: systems that know the IO-APIC from the
+ * BIOS's MP table alone expect it at that pin. */
+static void set_pirq(void *opaque, int irq, int level)
+{
+    struct tv_vm *vm = opaque;
+    pic_set_irq(vm->pic, irq, level);
+    if (!vm->boot)
+        ioapic_set_irq(vm->ioapic, irq, level);
+}
+
 /* A write to 0xfeexxxxx: the destination is in the address, the rest in the data (SDM 10.11). */
 static void send_msi(void *lapics, uint64_t address, uint32_t data)
 {
@@ -88,6 +100,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     const struct tv_config *c = &vm->config;
     struct machine *m = &vm->machine;
 
+    vm->isa_irq = isa_irq;
     /* Interrupt controllers first: the lines of all others end there. */
     vm->lapics = lapics_create(env);
     for (unsigned i = 0; i < m->vcpu_count; i++)
@@ -97,7 +110,8 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     lapics_on_extint_ack(vm->lapics, pic_ack, vm->pic);
 
     vm->pit = pit_create(env, isa_irq(vm, 0));
-    rtc_create(env, isa_irq(vm, 8), m->mem->low_size, m->mem->size - m->mem->low_size);
+    struct rtc *rtc =
+        rtc_create(env, isa_irq(vm, 8), m->mem->low_size, m->mem->size - m->mem->low_size);
     struct port92 *port92 =
         port92_create(env, (struct irq_line){0}); /* A20 is always open: nobody masks it */
     vm->kbc = i8042_create(env, isa_irq(vm, 1), isa_irq(vm, 12),
@@ -107,12 +121,13 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     m->register_port = call_backdoor;
     m->register_port_opaque = vm;
     port80_create(env);
-    debugcon_create(env, NULL);
+    debugcon_create(env, DEBUGCON_PORT, NULL);
+    debugcon_create(env, DEBUGCON_BIOS_PORT, NULL);
     pvpanic_create(env);
 
     struct pci_wiring wiring = {0};
     for (int irq = 0; irq < 16; irq++)
-        wiring.pic[irq] = (struct irq_line){pic_set_irq, vm->pic, irq};
+        wiring.pic[irq] = (struct irq_line){set_pirq, vm, irq};
     for (int pin = 0; pin < 4; pin++)
         wiring.ioapic[pin] = (struct irq_line){ioapic_set_irq, vm->ioapic, PCI_GSI_BASE + pin};
     wiring.msi = send_msi;
@@ -136,6 +151,11 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
         return tv_fail(err, "--debug-exit %#x: the port belongs to another device",
                        (unsigned)c->debug_exit_port);
 
+    if (drives_create(vm, pci, err) < 0)
+        return -1;
+    if (!c->kernel)
+        return bios_create(vm, pci, rtc, err);
+
     const struct boot_config boot = {.kernel = c->kernel,
                                      .append = c->append,
                                      .initrds = c->initrds,
@@ -155,20 +175,21 @@ int pc_reset(struct tv_vm *vm, struct tv_error *err)
     screen_reset(vm);
 
     struct boot_entry entry;
-    if (boot_load(vm->boot, m->mem, &entry, err) < 0)
+    if (vm->boot && boot_load(vm->boot, m->mem, &entry, err) < 0)
         return -1;
     for (unsigned i = 0; i < m->vcpu_count; i++) {
         struct vcpu *cpu = m->vcpus[i];
         atomic_fetch_and(&cpu->attention, ATT_STOP | ATT_DEBUG);
         cpu_reset(cpu, false);
-        boot_setup_cpu(cpu);
-        if (i == 0)
+        if (vm->boot)
+            boot_setup_cpu(cpu);
+        if (vm->boot && i == 0)
             boot_enter(cpu, &entry);
         cpu_state_changed(cpu);
         if (vm->vcpus[i].started)
             vm->engine->state_changed(cpu);
     }
-    if (log_on(&m->log, LOG_RESET))
+    if (vm->boot && log_on(&m->log, LOG_RESET))
         log_write(&m->log, LOG_RESET, "power-up: %s entry at %#llx", entry.protocol,
                   (unsigned long long)entry.rip);
     return 0;

@@ -10,6 +10,7 @@
 #include "bt/perf_map.h"
 #include "gdb/gdb.h"
 #include "util/error.h"
+#include "vm/drives.h"
 #include "vm/modes.h"
 #include "vm/screen.h"
 
@@ -179,6 +180,13 @@ static void free_config(struct tv_config *c)
     free((char *)c->bt_opt);
     free((char *)c->kernel);
     free((char *)c->append);
+    free((char *)c->bios);
+    free((char *)c->boot);
+    for (size_t i = 0; i < c->drive_count; i++) {
+        free((char *)c->drives[i].path);
+        free((char *)c->drives[i].format);
+    }
+    free((void *)c->drives);
     free((char *)c->serial_path);
     free((char *)c->log);
     free((char *)c->perf_map);
@@ -207,6 +215,16 @@ static void copy_config(struct tv_config *to, const struct tv_config *from)
     to->display_address = copy_string(from->display_address);
     to->vnc_password = copy_string(from->vnc_password);
     to->keyboard = copy_string(from->keyboard);
+    to->bios = copy_string(from->bios);
+    to->boot = copy_string(from->boot);
+    struct tv_drive *drives = calloc(from->drive_count + 1, sizeof *drives);
+    to->drive_count = drives ? from->drive_count : 0;
+    for (size_t i = 0; i < to->drive_count; i++) {
+        drives[i] = from->drives[i];
+        drives[i].path = copy_string(from->drives[i].path);
+        drives[i].format = copy_string(from->drives[i].format);
+    }
+    to->drives = drives;
     size_t count = 0;
     while (from->initrds && from->initrds[count])
         count++;
@@ -222,8 +240,15 @@ static void copy_config(struct tv_config *to, const struct tv_config *from)
 
 static int check_config(const struct tv_config *c, struct tv_error *err)
 {
-    if (!c->kernel)
-        return tv_fail(err, "no kernel given; use --kernel FILE");
+    if (!c->kernel && !c->bios && !c->drive_count)
+        return tv_fail(err, "no kernel given; use --kernel FILE, or boot with --disk, --cdrom or "
+                            "--floppy FILE");
+    if (c->boot && strcmp(c->boot, "menu") != 0 &&
+        (!*c->boot || strlen(c->boot) > 3 || c->boot[strspn(c->boot, "acdn")]))
+        return tv_fail(err,
+                       "boot order '%s': want up to three of a (floppy), c (disk), d (CD-ROM), n "
+                       "(network), or menu",
+                       c->boot);
     if (c->memory_size % MIB || c->memory_size < MIB || c->memory_size > MEMORY_MAX)
         return tv_fail(err,
                        "memory of %" PRIu64 " bytes: want a whole number of MiB, from 1M to 1T",
@@ -434,6 +459,7 @@ void tv_vm_destroy(struct tv_vm *vm)
     timers_destroy(vm->env.timers);
     chardev_close(vm->serial);
     screen_stop(vm);
+    drives_close(vm);
     devices_destroy(&vm->env);
     screen_destroy(vm);
     for (unsigned i = 0; vm->engine_ready && i < vm->machine.vcpu_count; i++)

@@ -19,7 +19,10 @@
 #include "cpu/engine.h"
 #include "dev/device.h"
 #include "dev/lapic.h"
+#include "disk/disk.h"
 #include "ui/chardev.h"
+
+#define DRIVES_MAX 16
 
 struct vcpu_thread {
     struct vcpu *cpu;
@@ -47,6 +50,8 @@ struct tv_vm {
 
     struct lapics *lapics;
     struct pic *pic;
+    struct irq_line (*isa_irq)(struct tv_vm *vm, int irq); /* an ISA interrupt line */
+    struct disk *disks[DRIVES_MAX];                        /* of config.drives; NULL: no medium */
     struct ioapic *ioapic;
     struct piix4_pm *pm; /* for the power button */
     struct pit *pit;

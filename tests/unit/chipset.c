@@ -245,7 +245,7 @@ static void test_odd_ports(void)
     port80_create(&m.env);
     out8(&m, 0x80, 0x42);
     CHECK(in8(&m, 0x80) == 0x42);
-    debugcon_create(&m.env, NULL);
+    debugcon_create(&m.env, DEBUGCON_PORT, NULL);
     CHECK(in8(&m, 0xe9) == 0xe9);
     for (int i = 0; i < 1000; i++)
         out8(&m, 0xe9, 'x');

@@ -58,7 +58,7 @@ int main(int argc, char **argv)
     struct i8042 *kbc =
         i8042_create(&m.env, inputs[1], inputs[12], (struct irq_line){port92_set_kbc_a20, p92, 0});
     port80_create(&m.env);
-    debugcon_create(&m.env, NULL);
+    debugcon_create(&m.env, DEBUGCON_PORT, NULL);
     debug_exit_create(&m.env, 0xf4, 4);
     pvpanic_create(&m.env);
     struct pci_bus *pci = pci_create(&m.env, &wiring);

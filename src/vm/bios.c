@@ -1,0 +1,167 @@
+#include "vm/bios.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "boot/bios_tables.h"
+#include "dev/fw_cfg.h"
+#include "dev/pci.h"
+#include "dev/rtc.h"
+#include "util/error.h"
+
+#define BIOS_DEFAULT        "/usr/share/seabios/bios-256k.bin"
+#define BIOS_UNIT           0x10000u
+#define BIOS_MIN            0x20000u
+#define BIOS_MAX            0x1000000u
+#define SHADOW_SIZE         0x20000u
+#define SERIAL_PORT         0x3f8
+
+/* CMOS: three boot devices in order, and the check of a floppy's signature. */
+#define CMOS_FLOPPIES       0x10
+#define CMOS_EQUIPMENT      0x14
+#define CMOS_BOOT_3         0x38
+#define CMOS_BOOT_1_2       0x3d
+#define NO_SIGNATURE        1
+#define FLOPPY_1440         4
+#define EQUIPMENT_FPU_MOUSE 0x06
+#define MENU_WAIT_MS        5000
+
+static int read_rom(int fd, uint8_t *to, size_t size)
+{
+    while (size) {
+        ssize_t n = read(fd, to, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        to += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+static int load_rom(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
+{
+    struct physmem *mem = vm->machine.mem;
+    const char *path = vm->config.bios ? vm->config.bios : BIOS_DEFAULT;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return tv_fail_errno(err, errno,
+                             "%s: cannot open the BIOS image; install the package 'seabios' or "
+                             "name a file with --bios",
+                             path);
+    struct stat st;
+    int result = -1;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < BIOS_MIN ||
+        st.st_size > BIOS_MAX || st.st_size % BIOS_UNIT) {
+        tv_fail(err, "%s: no BIOS image: want a file of 128 KiB to 16 MiB, a multiple of 64 KiB",
+                path);
+    } else {
+        uint64_t size = (uint64_t)st.st_size;
+        uint8_t *rom = physmem_extra(mem, size);
+        struct physmem_region *region = rom ? physmem_region_add(mem, rom, size, false) : NULL;
+        if (!region || !physmem_region_move(mem, region, HIGH_RAM_BASE - size)) {
+            tv_fail(err, "%s: no room for the BIOS below 4 GiB", path);
+        } else if (read_rom(fd, rom, size) < 0) {
+            tv_fail_errno(err, errno, "%s: cannot read", path);
+        } else {
+            pci_set_firmware(pci, rom + size - SHADOW_SIZE);
+            result = 0;
+        }
+    }
+    close(fd);
+    return result;
+}
+
+struct e820_entry {
+    uint64_t base, size;
+    uint32_t type;
+} __attribute__((packed));
+
+static bool add_memory_map(struct fw_cfg *cfg, const struct physmem *mem)
+{
+    const struct e820_entry map[] = {{0, mem->low_size, 1},
+                                     {HIGH_RAM_BASE, mem->size - mem->low_size, 1}};
+    unsigned count = mem->size > mem->low_size ? 2 : 1;
+    return fw_cfg_add_file(cfg, "etc/e820", map, count * sizeof map[0]);
+}
+
+/* "cda" to the BIOS's device numbers: floppy 1, hard disk 2, CD-ROM 3, network 4. */
+static void set_boot_order(struct rtc *rtc, const char *order)
+{
+    static const char devices[] = "acdn";
+    uint8_t nibbles[3] = {0};
+    for (unsigned i = 0; i < 3 && order[i]; i++)
+        nibbles[i] = (uint8_t)(strchr(devices, order[i]) - devices + 1);
+    rtc_set_cmos(rtc, CMOS_BOOT_1_2, (uint8_t)(nibbles[0] | nibbles[1] << 4));
+    rtc_set_cmos(rtc, CMOS_BOOT_3, (uint8_t)(nibbles[2] << 4 | NO_SIGNATURE));
+}
+
+static void describe_floppies(const struct tv_config *c, struct rtc *rtc)
+{
+    unsigned count = 0, types = 0;
+    for (size_t i = 0; i < c->drive_count; i++)
+        if (c->drives[i].media == TV_DRIVE_FLOPPY && count < 2)
+            types |= (unsigned)FLOPPY_1440 << (count++ ? 0 : 4);
+    rtc_set_cmos(rtc, CMOS_FLOPPIES, (uint8_t)types);
+    rtc_set_cmos(rtc, CMOS_EQUIPMENT,
+                 (uint8_t)(EQUIPMENT_FPU_MOUSE | (count ? 1 | (count - 1) << 6 : 0)));
+}
+
+static bool has_media(const struct tv_config *c, enum tv_drive_media media)
+{
+    for (size_t i = 0; i < c->drive_count; i++)
+        if (c->drives[i].media == media)
+            return true;
+    return false;
+}
+
+/* Without an order: the hard disk, unless only another medium is there. */
+static const char *default_order(const struct tv_config *c)
+{
+    if (has_media(c, TV_DRIVE_DISK))
+        return "cda";
+    return has_media(c, TV_DRIVE_CDROM) ? "dac" : "adc";
+}
+
+int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct tv_error *err)
+{
+    const struct tv_config *c = &vm->config;
+    const struct physmem *mem = vm->machine.mem;
+    if (load_rom(vm, pci, err) < 0)
+        return -1;
+    struct fw_cfg *cfg = fw_cfg_create(&vm->env);
+    if (!cfg)
+        return tv_fail(err, "out of memory");
+
+    bool menu = c->boot && strcmp(c->boot, "menu") == 0;
+    const char *order = c->boot && !menu ? c->boot : default_order(c);
+    set_boot_order(rtc, order);
+    describe_floppies(c, rtc);
+    bool ok = fw_cfg_add_number(cfg, FW_CFG_RAM_SIZE, mem->low_size, 8) &&
+              fw_cfg_add_number(cfg, FW_CFG_NOGRAPHIC, vm->vga == NULL, 2) &&
+              fw_cfg_add_number(cfg, FW_CFG_CPUS, c->vcpus, 2) &&
+              fw_cfg_add_number(cfg, FW_CFG_CPUS_MAX, c->vcpus, 2) &&
+              fw_cfg_add_number(cfg, FW_CFG_BOOT_MENU, menu, 2) && add_memory_map(cfg, mem);
+    const uint64_t wait = MENU_WAIT_MS, port = SERIAL_PORT;
+    if (menu)
+        ok = ok && fw_cfg_add_file(cfg, "etc/boot-menu-wait", &wait, sizeof wait);
+    /* Nobody sees a screen: the BIOS and what it boots show theirs on the serial port. */
+    if (!vm->vga)
+        ok = ok && fw_cfg_add_file(cfg, "etc/sercon-port", &port, sizeof port);
+
+    struct bios_file files[BIOS_FILES_MAX];
+    int count = bios_tables_build(mem, c->vcpus, vm->vga != NULL, files, err);
+    if (count < 0)
+        return -1;
+    for (int i = 0; i < count; i++) {
+        ok = ok && files[i].data &&
+             fw_cfg_add_file(cfg, files[i].name, files[i].data, files[i].size);
+        free(files[i].data);
+    }
+    return ok ? 0 : tv_fail(err, "out of memory");
+}

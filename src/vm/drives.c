@@ -1,0 +1,100 @@
+#include "vm/drives.h"
+
+#include "dev/ide.h"
+#include "util/error.h"
+
+/* The first CD-ROM is the secondary master, as systems and people expect. */
+#define CDROM_UNIT 2
+
+static const char *const interface_names[] = {
+    [TV_INTERFACE_IDE] = "ide", [TV_INTERFACE_PVSCSI] = "pvscsi", [TV_INTERFACE_VIRTIO] = "virtio"};
+
+static void no_space(void *opaque, const char *message)
+{
+    struct tv_vm *vm = opaque;
+    if (vm->config.notify)
+        vm->config.notify(vm->config.notify_opaque, message);
+}
+
+static int open_image(struct tv_vm *vm, size_t i, struct tv_error *err)
+{
+    const struct tv_drive *d = &vm->config.drives[i];
+    if (!d->path)
+        return 0;
+    const struct disk_options options = {.read_only = d->read_only,
+                                         .snapshot = d->snapshot,
+                                         .format = d->format                   ? d->format
+                                                   : d->media == TV_DRIVE_DISK ? NULL
+                                                                               : "raw",
+                                         .no_space = no_space,
+                                         .opaque = vm};
+    vm->disks[i] = disk_open(d->path, &options, err);
+    return vm->disks[i] ? 0 : -1;
+}
+
+/* The next free place for a disk or a CD-ROM on the two IDE channels; -1: none. */
+static int ide_unit(unsigned taken, enum tv_drive_media media)
+{
+    if (media == TV_DRIVE_CDROM && !(taken & 1u << CDROM_UNIT))
+        return CDROM_UNIT;
+    for (int unit = 0; unit < IDE_UNITS; unit++)
+        if (!(taken & 1u << unit))
+            return unit;
+    return -1;
+}
+
+static int attach_ide(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
+{
+    struct ide *ide = ide_create(&vm->env, pci, vm->isa_irq(vm, 14), vm->isa_irq(vm, 15));
+    if (!ide)
+        return tv_fail(err, "out of memory");
+    unsigned taken = 0;
+    /* CD-ROMs choose first: their place is a fixed one. */
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < vm->config.drive_count; i++) {
+            const struct tv_drive *d = &vm->config.drives[i];
+            enum tv_drive_media now = pass == 0 ? TV_DRIVE_CDROM : TV_DRIVE_DISK;
+            if (d->media != now || d->interface != TV_INTERFACE_IDE)
+                continue;
+            int unit = ide_unit(taken, d->media);
+            if (unit < 0)
+                return tv_fail(err, "%s: IDE has room for %d drives; use if=pvscsi or if=virtio",
+                               d->path ? d->path : "CD-ROM", IDE_UNITS);
+            taken |= 1u << unit;
+            ide_attach(ide, (unsigned)unit, vm->disks[i], d->media == TV_DRIVE_CDROM);
+        }
+    return 0;
+}
+
+static int attach_other(struct tv_vm *vm, struct pci_bus *pci, size_t i, struct tv_error *err)
+{
+    const struct tv_drive *d = &vm->config.drives[i];
+    (void)pci;
+    return tv_fail(err, "%s: this build has no if=%s; use if=ide", d->path,
+                   interface_names[d->interface]);
+}
+
+int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
+{
+    const struct tv_config *c = &vm->config;
+    bool ide = !c->kernel;
+    if (c->drive_count > DRIVES_MAX)
+        return tv_fail(err, "%zu drives: at most %d are possible", c->drive_count, DRIVES_MAX);
+    for (size_t i = 0; i < c->drive_count; i++) {
+        if (open_image(vm, i, err) < 0)
+            return -1;
+        if (c->drives[i].media == TV_DRIVE_DISK && c->drives[i].interface != TV_INTERFACE_IDE &&
+            attach_other(vm, pci, i, err) < 0)
+            return -1;
+        ide |= c->drives[i].media != TV_DRIVE_FLOPPY && c->drives[i].interface == TV_INTERFACE_IDE;
+    }
+    return ide ? attach_ide(vm, pci, err) : 0;
+}
+
+void drives_close(struct tv_vm *vm)
+{
+    for (size_t i = 0; i < DRIVES_MAX; i++) {
+        disk_close(vm->disks[i]);
+        vm->disks[i] = NULL;
+    }
+}
