@@ -163,13 +163,13 @@ static void test_bars(void)
 static void test_interrupts(void)
 {
     setup();
-    /* Slot 3, INTA: PIRQD. */
+    /* Slot 3, INTA: PIRQC. */
     pci_set_intx(&toy.pci, true);
     CHECK(ioapic[3].level && !ioapic[0].level);
     CHECK(config(PCI_DEVFN(3, 0), 4) & 0x00080000);
     set_config(PCI_DEVFN(1, 0), 0x60, 0x0b0b0a80);
     CHECK(pic[11].level && !pic[10].level);
-    set_config(PCI_DEVFN(1, 0), 0x60, 0x050b0a80);
+    set_config(PCI_DEVFN(1, 0), 0x60, 0x0b050a80);
     CHECK(!pic[11].level && pic[5].level);
     set_config(PCI_DEVFN(3, 0), 4, 0x400); /* INTx disable */
     CHECK(!pic[5].level && !ioapic[3].level);
