@@ -15,6 +15,7 @@
 #define JUMP_CACHE      4096
 #define PAGE_ID_ENTRIES 2048
 #define CODE_PAGE_BITS  8192
+#define WRITE_PAGE_BITS 32768
 #define MODES_MAX       16
 #define BLOCK_HASH      65536
 #define PAGE_HASH       8192
@@ -105,6 +106,7 @@ struct bt_site {
 
 struct bt_op {
     struct op ops[2];
+    uint8_t tail[15]; /* of an instruction that goes on in another page: its bytes there */
     uint64_t flushes; /* interp_stats.arena_flushes when decoded */
 };
 
@@ -205,7 +207,10 @@ struct bt {
     bool l1_low[TLB_CONTEXTS]; /* has entries of the lower half */
     /* By entry of a first-level table: a slot may hold a page that was there before. */
     uint64_t l1_evicted[TLB_CONTEXTS][2][L1_ENTRIES / 64];
+    /* By hash of the host's page: a first-level write table may hold it. */
+    uint64_t write_pages[WRITE_PAGE_BITS / 64];
     uint32_t next_id;
+    struct bt_op spare_op; /* where a segment's data is full */
 
     _Alignas(64) uint8_t x87_area[576]; /* XSAVE's */
     uint8_t *code_stack, *signal_stack; /* lowest address; a guard page below the first */
@@ -244,6 +249,10 @@ static inline void bt_l1_enter(struct bt *bt, unsigned context, bool write, uint
     if (e->tag != bt->empty_tag)
         bt->l1_evicted[context][write][slot / 64] |= UINT64_C(1) << slot % 64;
     *e = (struct l1_entry){linear & PAGE_MASK, addend};
+    if (write) {
+        unsigned bit = (linear + addend) >> PAGE_SHIFT & (WRITE_PAGE_BITS - 1);
+        bt->write_pages[bit / 64] |= UINT64_C(1) << bit % 64;
+    }
     bt->l1_used[context] = true;
     bt->l1_low[context] |= !(linear >> 63);
     bt->stats.fills++;

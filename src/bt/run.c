@@ -39,6 +39,22 @@ static void clear_l1(struct bt *bt, unsigned context)
     bt->l1_used[context] = bt->l1_low[context] = false;
 }
 
+/* Forget the lower half alone. */
+static void clear_low(struct bt *bt, unsigned context)
+{
+    struct l1_entry empty = {bt->empty_tag, bt->empty_tag};
+    for (unsigned write = 0; write < 2; write++) {
+        struct l1_entry *e = bt->l1[context][write];
+        for (unsigned i = 0; i < L1_ENTRIES; i++)
+            e[i].tag = e[i].tag >> 63 ? e[i].tag : bt->empty_tag;
+        e = bt->slots[context][write]; /* whose addend may be used without a look */
+        for (unsigned i = 0; i < SLOTS; i++)
+            if (!(e[i].tag >> 63))
+                e[i] = empty;
+    }
+    bt->l1_low[context] = false;
+}
+
 static void set_jump_key(struct bt *bt)
 {
     if (!bt->mode_number[bt->mode]) {
@@ -111,9 +127,14 @@ static void on_flush(struct vcpu *cpu, enum flushed what, uint64_t linear)
         return;
     }
     bt->stats.l1_flushes++;
-    for (unsigned c = 0; c < TLB_CONTEXTS; c++)
-        if (bt->l1_used[c] && (what != FLUSHED_LOW || bt->l1_low[c]))
+    for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
+        if (bt->l1_used[c] && what != FLUSHED_LOW)
             clear_l1(bt, c);
+        else if (bt->l1_low[c])
+            clear_low(bt, c);
+    }
+    if (what == FLUSHED_ALL)
+        memset(bt->write_pages, 0, sizeof bt->write_pages);
     /* Supervisor code in the lower half, of boot loaders for one, is rare enough. */
     forget_jumps(bt, true);
     if (what != FLUSHED_LOW || bt->low_kernel)
@@ -144,6 +165,9 @@ static void purge_writes(struct vcpu *cpu)
 
 static void purge_page(struct bt *bt, const uint8_t *host_page)
 {
+    unsigned bit = (uintptr_t)host_page >> PAGE_SHIFT & (WRITE_PAGE_BITS - 1);
+    if (!(bt->write_pages[bit / 64] >> bit % 64 & 1))
+        return;
     for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
         if (!bt->l1_used[c])
             continue;
@@ -357,23 +381,64 @@ static void op_invalid(struct vcpu *cpu, const struct op *op)
     interp_raise(cpu, NULL, VEC_UD);
 }
 
-static const struct op *site_op(struct vcpu *cpu, struct bt_site *site)
+/* Room for one, or the one that is used again at once. */
+static struct bt_op *new_op(struct bt *bt)
 {
-    struct interp *in = cpu->interp;
-    if (site->op && site->op->flushes == in->stats.arena_flushes)
-        return site->op->ops;
-    interp_reserve(cpu);
-    if (!site->op)
-        site->op = bt_cache_data(cpu->bt, sizeof *site->op);
-    struct bt_op *o = site->op;
-    memset(o, 0, sizeof *o);
-    o->flushes = in->stats.arena_flushes;
+    const struct bt_segment *s = &bt->segments[bt->segment];
+    return s->data_used + sizeof(struct bt_op) <= bt->segment_data
+               ? bt_cache_data(bt, sizeof(struct bt_op))
+               : &bt->spare_op;
+}
+
+static const struct op *decode_op(struct vcpu *cpu, struct bt_site *site, const uint8_t *bytes,
+                                  unsigned length)
+{
     bool ends;
-    interp_decode(cpu, site->block->bytes + site->offset, site->length, &o->ops[0], &ends);
+    struct bt_op *o = site->op ? site->op : new_op(cpu->bt);
+    memset(o, 0, sizeof *o);
+    o->flushes = cpu->interp->stats.arena_flushes;
+    interp_decode(cpu, bytes, length, &o->ops[0], &ends);
     if (!o->ops[0].fn)
         o->ops[0].fn = op_invalid;
     o->ops[1].fn = op_next;
+    site->op = o == &cpu->bt->spare_op ? NULL : o;
     return o->ops;
+}
+
+/* Its tail is compared each time: what is mapped there, and what it holds, may be another. NULL:
+ * it is not in RAM. */
+static const struct op *straddler_op(struct vcpu *cpu, struct bt_site *site)
+{
+    uint64_t next = (site->block->rip | ~PAGE_MASK) + 1;
+    if (!(site->block->mode & BT_64))
+        next = (uint32_t)next;
+    if (!is_canonical(next))
+        return NULL;
+    uint64_t gpa = interp_fetch_translate(cpu, next);
+    const uint8_t *host = physmem_host(cpu->machine->mem, gpa, PAGE_SIZE);
+    if (!host)
+        return NULL;
+    unsigned head = site->length;
+    struct bt_op *o = site->op;
+    if (o && o->flushes == cpu->interp->stats.arena_flushes && o->ops[0].length > head &&
+        !memcmp(o->tail, host, o->ops[0].length - head))
+        return o->ops;
+    interp_reserve(cpu);
+    uint8_t bytes[ZYDIS_MAX_INSTRUCTION_LENGTH];
+    memcpy(bytes, site->block->bytes, head);
+    memcpy(bytes + head, host, sizeof bytes - head);
+    const struct op *op = decode_op(cpu, site, bytes, sizeof bytes);
+    if (site->op)
+        memcpy(site->op->tail, bytes + head, sizeof bytes - head);
+    return op;
+}
+
+static const struct op *site_op(struct vcpu *cpu, struct bt_site *site)
+{
+    if (site->op && site->op->flushes == cpu->interp->stats.arena_flushes)
+        return site->op->ops;
+    interp_reserve(cpu);
+    return decode_op(cpu, site, site->block->bytes + site->offset, site->length);
 }
 
 /* The guest's vector registers to where C code expects them. */
@@ -402,12 +467,17 @@ static int run_op(struct vcpu *cpu, struct bt_site *site)
     uint64_t rip = site->block->rip + site->offset;
     cpu->rip = rip;
     flags_to_cpu(cpu);
-    const struct op *op = site_op(cpu, site);
+    const struct op *op = site->straddles ? straddler_op(cpu, site) : site_op(cpu, site);
+    if (!op) {
+        interp_run_block(cpu);
+        flags_from_cpu(cpu);
+        return GO_LEAVE;
+    }
     bt->fell_through = false;
     op->fn(cpu, op);
     flags_from_cpu(cpu);
     if (bt->fell_through)
-        cpu->rip = (rip + site->length) & cpu->interp->ip_mask;
+        cpu->rip = (rip + op->length) & cpu->interp->ip_mask;
     if (UNLIKELY(cpu->pending_db))
         interp_take_debug_trap(cpu);
     if (!bt->fell_through || site->ends || cpu->int_shadow || (cpu->rflags & FLAG_TF) ||
@@ -419,8 +489,8 @@ static int run_op(struct vcpu *cpu, struct bt_site *site)
 
 static int do_callout(struct vcpu *cpu, struct bt_site *site)
 {
-    cpu->bt->stats.callouts++;
-    cpu->bt->stats.by_mnemonic[site->mnemonic]++;
+    cpu->bt->stats.callouts += !site->straddles;
+    cpu->bt->stats.by_mnemonic[site->mnemonic] += !site->straddles;
     save_vectors(cpu->bt);
     sync_mode(cpu);
     int result = run_op(cpu, site);
@@ -511,17 +581,8 @@ const void *bt_next_code(struct vcpu *cpu)
 
 const void *bt_callout_end_slow(struct vcpu *cpu, struct bt_site *site)
 {
-    if (site->straddles) {
-        cpu->bt->stats.straddlers++;
-        save_vectors(cpu->bt);
-        sync_mode(cpu);
-        cpu->rip = site->block->rip;
-        flags_to_cpu(cpu);
-        interp_run_block(cpu);
-        flags_from_cpu(cpu);
-    } else {
-        do_callout(cpu, site);
-    }
+    cpu->bt->stats.straddlers += site->straddles;
+    do_callout(cpu, site);
     if (site->mnemonic == ZYDIS_MNEMONIC_WRMSR)
         set_tsc_delta(cpu);
     return bt_next_code(cpu);
