@@ -1,6 +1,9 @@
 /*
- * Requests: a queue, and threads that do what may wait. Threads are started as requests pile up, so
- * a disk with one request at a time has one.
+ * Requests. A small read of one piece of one host file goes to io_uring where there is one: what is
+ * in the page cache is copied at once, and any number can wait for the host's disk. The rest has a
+ * queue, and threads. So have writes: file systems that must not wait hand them to a thread of the
+ * kernel's, which was measured to take longer than one of ours. Threads are started as requests
+ * pile up, so a disk with one request at a time has one.
  */
 #include "disk/disk.h"
 
@@ -11,10 +14,13 @@
 #include <time.h>
 
 #include "disk/image.h"
+#include "disk/ring.h"
 #include "util/error.h"
 #include "util/util.h"
 
-#define THREADS_MAX 8
+/* The submitter, which may be a vCPU, copies what is in the page cache: not much of it. */
+#define RING_LENGTH_MAX (64u << 10)
+#define THREADS_MAX     8
 #define METADATA_SECONDS                                                                           \
     2 /* what is only in memory gets to the host after so long without a flush */
 
@@ -25,6 +31,7 @@ struct request_list {
 struct disk {
     struct image *image;
     struct disk_options options;
+    struct ring *ring;    /* NULL: all goes to the threads */
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t work, drained;
     struct request_list queue;
@@ -193,8 +200,44 @@ static void enqueue(struct disk *disk, struct disk_request *request)
         pthread_cond_signal(&disk->work);
 }
 
+/* On the ring's thread. What did not simply work is done again by a thread, which tells why. */
+static void ring_done(void *opaque, void *tag, int result)
+{
+    struct disk *disk = opaque;
+    struct disk_request *request = tag;
+    if (result >= 0 && (uint64_t)result == request->length) {
+        finish(disk, request, 0);
+        return;
+    }
+    pthread_mutex_lock(&disk->lock);
+    enqueue(disk, request);
+    pthread_mutex_unlock(&disk->lock);
+}
+
+static bool submit_direct(struct disk *disk, struct disk_request *request)
+{
+    int fd;
+    uint64_t offset;
+    if (!disk->ring || request->op != DISK_READ || !request->length ||
+        request->length > RING_LENGTH_MAX || check(disk, request) != 0 ||
+        !disk->image->ops->direct(disk->image, false, request->offset, request->length, &fd,
+                                  &offset))
+        return false;
+    pthread_mutex_lock(&disk->lock);
+    disk->under_way++;
+    pthread_mutex_unlock(&disk->lock);
+    if (ring_read(disk->ring, fd, offset, request->iov, request->iov_count, request))
+        return true;
+    pthread_mutex_lock(&disk->lock);
+    disk->under_way--;
+    pthread_mutex_unlock(&disk->lock);
+    return false;
+}
+
 void disk_submit(struct disk *disk, struct disk_request *request)
 {
+    if (submit_direct(disk, request))
+        return;
     pthread_mutex_lock(&disk->lock);
     disk->under_way++;
     enqueue(disk, request);
@@ -264,6 +307,8 @@ struct disk *disk_open(const char *path, const struct disk_options *options, str
         return NULL;
     }
     disk->threads = 1;
+    if (disk->image->ops->direct && !disk->options.trace && !disk->options.threads_only)
+        disk->ring = ring_open(ring_done, disk);
     return disk;
 }
 
@@ -272,6 +317,7 @@ void disk_close(struct disk *disk)
     if (!disk)
         return;
     disk_drain(disk);
+    ring_close(disk->ring);
     pthread_mutex_lock(&disk->lock);
     disk->closing = true;
     pthread_cond_broadcast(&disk->work);

@@ -47,6 +47,7 @@ struct disk_options {
     bool trust_paths;               /* the image may name parts of itself in other directories */
     bool ignore_parent_cid;         /* a parent that was changed is no error */
     bool without_parent;            /* the image alone: what it does not have reads as zeroes */
+    bool threads_only;              /* no io_uring */
     const struct file_trace *trace; /* for tests (disk/file.h); NULL */
 };
 

@@ -1,7 +1,9 @@
 /* The disk layer on raw images: transfers, flush, discard, errors, space running out. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -117,6 +119,54 @@ static void test_many(void)
     free(in);
 }
 
+static _Atomic int no_space_calls;
+
+static void on_no_space(void *opaque, const char *message)
+{
+    CHECK(strstr(message, path) && strstr(message, "no space"));
+    no_space_calls++;
+}
+
+/* A limit of the file's size stands for a full host disk. */
+static void test_no_space(void)
+{
+    static char data[4096] = {1}, in[4096];
+    struct rlimit limit, small;
+    CHECK(getrlimit(RLIMIT_FSIZE, &limit) == 0);
+    small = (struct rlimit){.rlim_cur = 1 << 20, .rlim_max = limit.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    make(2 << 20);
+    struct disk *disk = disk_open(path, NULL, &err);
+    CHECK(setrlimit(RLIMIT_FSIZE, &small) == 0);
+    CHECK(disk_do(disk, DISK_WRITE, false, 1 << 20, data, sizeof data) == ENOSPC);
+    CHECK(disk_do(disk, DISK_WRITE, false, 4096, data, sizeof data) == 0);
+    disk_close(disk);
+
+    /* Kept, and done when there is space again. */
+    disk = disk_open(path, &(struct disk_options){.no_space = on_no_space}, &err);
+    struct iovec iov = {.iov_base = data, .iov_len = sizeof data};
+    struct disk_sync sync = {.request = {.op = DISK_WRITE,
+                                         .offset = 1 << 20,
+                                         .length = sizeof data,
+                                         .iov = &iov,
+                                         .iov_count = 1,
+                                         .done = disk_sync_done},
+                             .lock = PTHREAD_MUTEX_INITIALIZER,
+                             .cond = PTHREAD_COND_INITIALIZER};
+    sync.request.opaque = &sync;
+    disk_submit(disk, &sync.request);
+    disk_drain(disk);
+    for (int i = 0; i < 500 && !no_space_calls; i++)
+        usleep(10000);
+    CHECK(no_space_calls == 1 && !sync.finished);
+    CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    disk_retry(disk);
+    disk_drain(disk);
+    CHECK(sync.finished && sync.error == 0);
+    CHECK(disk_do(disk, DISK_READ, false, 1 << 20, in, sizeof in) == 0 && in[0] == 1);
+    disk_close(disk);
+}
+
 int main(void)
 {
     snprintf(dir, sizeof dir, "/tmp/disk-raw-XXXXXX");
@@ -125,6 +175,7 @@ int main(void)
     test_transfers();
     test_open();
     test_many();
+    test_no_space();
     unlink(path);
     rmdir(dir);
     return check_result();

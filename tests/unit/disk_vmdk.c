@@ -102,7 +102,8 @@ static void test_kinds(char *model)
         CHECK(vmdk_create(path, &create, &err) != 0); /* never over another */
         memset(model, 0, SIZE);
         for (int round = 0; round < 2; round++) {
-            struct disk *disk = disk_open(path, NULL, &err);
+            struct disk *disk =
+                disk_open(path, &(struct disk_options){.threads_only = round}, &err);
             CHECK(disk && disk_size(disk) == SIZE);
             same(disk, model);
             exercise(disk, model, 80);
