@@ -5,6 +5,7 @@
 """
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ def main():
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--only", default="", help="parts, separated by commas")
     parser.add_argument("--mode", default="bt")
+    parser.add_argument("--expect", default="", help="a regular expression that the output must have, with --stats for one")
     parser.add_argument("extra", nargs="*", help="more options for trivisor run, after --")
     args = parser.parse_args()
     for path in (args.kernel, args.busybox):
@@ -37,7 +39,8 @@ def main():
                    "--kernel", args.kernel, "--initrd", initrd,
                    "--append", f"console=ttyS0 quiet panic=-1 stress={args.seconds}{',' if args.only else ''}{args.only}"] + args.extra
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=300 + 3 * args.seconds)
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, timeout=300 + 3 * args.seconds)
         except subprocess.TimeoutExpired as e:
             print((e.stdout or b"").decode(errors="replace"))
             sys.exit("failed: the guest hangs")
@@ -47,6 +50,8 @@ def main():
     bad = [line for line in lines if line.startswith(("FAILED", "KERNEL"))]
     if done.returncode or bad or "stress: passed" not in [line.rstrip() for line in lines]:
         sys.exit(f"failed: exit status {done.returncode}")
+    if not re.search(args.expect, text):
+        sys.exit(f"failed: no '{args.expect}' there")
     print("passed")
 
 
