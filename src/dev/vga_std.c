@@ -130,6 +130,7 @@ struct vga_std *vga_std_create(struct device_env *env, struct pci_bus *pci, unsi
         return NULL;
     }
     pci_add_bar(&s->pci, 2, false, REGISTERS_SIZE, &registers_ops, s);
+    s->pci.wmask[PCI_COMMAND] |= PCI_COMMAND_IO; /* firmware takes a VGA without it for disabled */
     vga_init(&s->vga, env, vram->host, VGA_STD_MEMORY, true);
     s->vga.in_physmem = true;
     edid_build(s->edid, NATIVE_WIDTH, NATIVE_HEIGHT);
