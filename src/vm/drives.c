@@ -1,13 +1,14 @@
 #include "vm/drives.h"
 
+#include <stdio.h>
+
 #include "dev/ide.h"
+#include "dev/pvscsi.h"
+#include "dev/virtio_blk.h"
 #include "util/error.h"
 
 /* The first CD-ROM is the secondary master, as systems and people expect. */
 #define CDROM_UNIT 2
-
-static const char *const interface_names[] = {
-    [TV_INTERFACE_IDE] = "ide", [TV_INTERFACE_PVSCSI] = "pvscsi", [TV_INTERFACE_VIRTIO] = "virtio"};
 
 static void no_space(void *opaque, const char *message)
 {
@@ -66,26 +67,61 @@ static int attach_ide(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *er
     return 0;
 }
 
-static int attach_other(struct tv_vm *vm, struct pci_bus *pci, size_t i, struct tv_error *err)
+/* PVSCSI and virtio: an adapter for all disks of the one, a function for each of the other. */
+#define PVSCSI_SLOT  16
+#define VIRTIO_FIRST 4 /* slots of disks */
+#define VIRTIO_LAST  15
+
+/* A serial number that stays the same as long as the order of the drives does. */
+static void serial_of(size_t i, char *serial, size_t size)
 {
-    const struct tv_drive *d = &vm->config.drives[i];
-    (void)pci;
-    return tv_fail(err, "%s: this build has no if=%s; use if=ide", d->path,
-                   interface_names[d->interface]);
+    snprintf(serial, size, "TV%06zu", i);
+}
+
+static int attach_pvscsi(struct tv_vm *vm, struct pci_bus *pci, size_t i, struct tv_error *err)
+{
+    char serial[16];
+    if (!vm->pvscsi)
+        vm->pvscsi = pvscsi_create(&vm->env, pci, PCI_DEVFN(PVSCSI_SLOT, 0));
+    if (!vm->pvscsi)
+        return tv_fail(err, "out of memory");
+    serial_of(i, serial, sizeof serial);
+    if (pvscsi_attach(vm->pvscsi, vm->disks[i], serial) < 0)
+        return tv_fail(err, "%s: PVSCSI has room for %d disks", vm->config.drives[i].path,
+                       PVSCSI_TARGETS - 1);
+    return 0;
+}
+
+static int attach_virtio(struct tv_vm *vm, struct pci_bus *pci, size_t i, unsigned *slot,
+                         struct tv_error *err)
+{
+    char serial[16];
+    if (*slot > VIRTIO_LAST)
+        return tv_fail(err, "%s: there is room for %d virtio disks; use if=pvscsi",
+                       vm->config.drives[i].path, VIRTIO_LAST - VIRTIO_FIRST + 1);
+    serial_of(i, serial, sizeof serial);
+    if (!virtio_blk_create(&vm->env, pci, PCI_DEVFN((*slot)++, 0), vm->disks[i], serial))
+        return tv_fail(err, "out of memory");
+    return 0;
 }
 
 int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
 {
     const struct tv_config *c = &vm->config;
     bool ide = !c->kernel;
+    unsigned slot = VIRTIO_FIRST;
     if (c->drive_count > DRIVES_MAX)
         return tv_fail(err, "%zu drives: at most %d are possible", c->drive_count, DRIVES_MAX);
     for (size_t i = 0; i < c->drive_count; i++) {
         if (open_image(vm, i, err) < 0)
             return -1;
-        if (c->drives[i].media == TV_DRIVE_DISK && c->drives[i].interface != TV_INTERFACE_IDE &&
-            attach_other(vm, pci, i, err) < 0)
-            return -1;
+        if (c->drives[i].media == TV_DRIVE_DISK) {
+            if (c->drives[i].interface == TV_INTERFACE_PVSCSI && attach_pvscsi(vm, pci, i, err) < 0)
+                return -1;
+            if (c->drives[i].interface == TV_INTERFACE_VIRTIO &&
+                attach_virtio(vm, pci, i, &slot, err) < 0)
+                return -1;
+        }
         ide |= c->drives[i].media != TV_DRIVE_FLOPPY && c->drives[i].interface == TV_INTERFACE_IDE;
     }
     return ide ? attach_ide(vm, pci, err) : 0;

@@ -21,12 +21,15 @@
 #include "dev/reset_control.h"
 #include "dev/rtc.h"
 #include "dev/uart.h"
+#include "dev/virtio_rng.h"
 #include "dev/vmmouse.h"
 #include "util/error.h"
 #include "vm/bios.h"
 #include "vm/drives.h"
 #include "vm/screen.h"
 #include "vm/vm.h"
+
+#define RNG_SLOT 3
 
 static void set_isa_irq(void *opaque, int irq, int level)
 {
@@ -151,6 +154,8 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
         return tv_fail(err, "--debug-exit %#x: the port belongs to another device",
                        (unsigned)c->debug_exit_port);
 
+    if (!virtio_rng_create(env, pci, PCI_DEVFN(RNG_SLOT, 0)))
+        return tv_fail(err, "out of memory");
     if (drives_create(vm, pci, err) < 0)
         return -1;
     if (!c->kernel)
