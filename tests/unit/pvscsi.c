@@ -59,7 +59,7 @@ static uint32_t setup(uint32_t req_pages, uint32_t cmp_pages, uint64_t state)
         d[4 + 2 * i] = REQ_RING >> 12;
         d[68 + 2 * i] = CMP_RING >> 12;
     }
-    return command(4, d, 132);
+    return command(3, d, 132);
 }
 
 static void start(void)
@@ -271,14 +271,14 @@ static void test_commands(void)
     d[0] = 1;
     CHECK(command(8, d, 34) == 0);
     CHECK(command(10, NULL, 0) == ~1u && command(10, d, 1) == 1);
-    CHECK(command(6, (uint32_t[]){0, 0, 0}, 3) == 0);
-    CHECK(command(6, (uint32_t[]){99, 0, 0}, 3) == ~0u);
-    CHECK(command(5, NULL, 0) == 0);
-    CHECK(command(7, d, 4) == 0);
+    CHECK(command(5, (uint32_t[]){0, 0, 0}, 3) == 0);
+    CHECK(command(5, (uint32_t[]){99, 0, 0}, 3) == ~0u);
+    CHECK(command(4, NULL, 0) == 0);
+    CHECK(command(6, d, 4) == 0);
     CHECK(command(2, NULL, 0) == ~0u && command(99, NULL, 0) == ~0u);
-    CHECK(command(3, (uint32_t[]){DATA, 0, 0, 0x21200000, 0x1958, 0}, 6) == 0);
+    CHECK(command(7, (uint32_t[]){DATA, 0, 0, 0x21200000, 0x1958, 0}, 6) == 0);
     CHECK(get32(DATA + 472) == 16 && get32(DATA + 6) == 0);
-    CHECK(command(3, (uint32_t[]){DATA, 0, 0, 0, 0x1234, 0}, 6) == 0 && DATA_AT(6) == 0x1a);
+    CHECK(command(7, (uint32_t[]){DATA, 0, 0, 0, 0x1234, 0}, 6) == 0 && DATA_AT(6) == 0x1a);
     CHECK(setup(0, 1, STATE_PAGE >> 12) == ~0u);
     CHECK(setup(33, 1, STATE_PAGE >> 12) == ~0u);
     CHECK(setup(1, 1, RAM_SIZE >> 12) == ~0u);
