@@ -29,7 +29,10 @@ static const char *size_text(uint64_t bytes, char out[32])
     static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
     double value = (double)bytes;
     unsigned unit = 0;
-    for (; value >= 1024 && unit + 1 < ARRAY_SIZE(units); unit++)
+    /* 2047 MiB rather than 2.00 GiB: whole numbers stay whole while they are short. */
+    for (; value >= 1024 && unit + 1 < ARRAY_SIZE(units) &&
+           (value >= 10240 || (uint64_t)value % 1024 == 0);
+         unit++)
         value /= 1024;
     snprintf(out, 32, unit && value != (double)(uint64_t)value ? "%.2f %s" : "%.0f %s", value,
              units[unit]);
@@ -56,7 +59,7 @@ static void info_text(struct image *image)
     char a[32], b[32];
     struct vmdk *v = vmdk_of(image);
     printf("%-12s %s\n", "file:", image->path);
-    printf("%-12s %s%s%s\n", "format:", image->ops->format, v ? ", " : "",
+    printf("%-12s %s%s%s\n", "format:", image->format, v ? ", " : "",
            v ? v->descriptor.create_type : "");
     printf("%-12s %s (%" PRIu64 " bytes)\n", "disk size:", size_text(image->size, a), image->size);
     printf("%-12s %s\n", "on the host:", size_text(image_used(image), b));
@@ -87,7 +90,7 @@ static void info_json(struct image *image)
     struct vmdk *v = vmdk_of(image);
     printf("{\"file\": ");
     print_string(image->path);
-    printf(", \"format\": \"%s\", \"size\": %" PRIu64 ", \"used\": %" PRIu64, image->ops->format,
+    printf(", \"format\": \"%s\", \"size\": %" PRIu64 ", \"used\": %" PRIu64, image->format,
            image->size, image_used(image));
     if (v) {
         printf(", \"type\": ");

@@ -77,6 +77,7 @@ struct image *image_open(const char *path, const struct disk_options *options, s
         image = nbd_image_open(path, format, options, err);
     if (!image)
         return NULL;
+    image->format = image->format ? image->format : image->ops->format;
     image->path = strdup(path);
     if (!image->path) {
         tv_fail(err, "%s: out of memory", path);

@@ -47,7 +47,8 @@ struct image_ops {
 struct image {
     const struct image_ops *ops;
     char *path;
-    uint64_t size; /* bytes */
+    const char *format; /* a constant: for people to read */
+    uint64_t size;      /* bytes */
     bool read_only;
     struct image *parent; /* what shows where this one has nothing; NULL: zeroes */
 };

@@ -257,6 +257,11 @@ struct image *nbd_image_open(const char *path, const char *format,
     }
     pthread_mutex_init(&nbd->lock, NULL);
     nbd->image.ops = &nbd_ops;
+    static const char *const formats[] = {"qcow2", "vpc", "vdi", "vhdx", "qed"};
+    for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+        if (!strcmp(formats[i], format))
+            nbd->image.format = formats[i];
+    }
     nbd->image.read_only = options->read_only;
     int result = library_load(&nbd->lib, err);
     if (result == 0 && !(nbd->handle = nbd->lib.create()))

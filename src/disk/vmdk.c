@@ -448,6 +448,7 @@ struct image *vmdk_open(const char *path, const struct disk_options *options, un
         return NULL;
     }
     v->image.ops = &vmdk_ops;
+    v->image.format = "vmdk";
     v->image.read_only = options->read_only;
     pthread_mutex_init(&v->lock, NULL);
     char magic[4] = {0};
