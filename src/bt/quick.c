@@ -75,13 +75,18 @@ static bool quick_sysret(struct vcpu *cpu, const struct bt_site *site)
 {
     const uint8_t *insn = site->block->bytes + site->offset;
     if (site->length != 3 || insn[0] != 0x48 || !(cpu->efer & EFER_SCE) || cpu->cpl != 0 ||
-        !is_canonical(cpu->gpr[RCX]) || (cpu->gpr[R11] & FLAG_TF) ||
-        cpu->machine->cpuid.vendor != VENDOR_INTEL)
+        !is_canonical(cpu->gpr[RCX]) || (cpu->gpr[R11] & FLAG_TF))
         return false;
     unsigned base = (unsigned)(cpu->star >> 48);
     cpu->rip = cpu->gpr[RCX];
     set_flat(&cpu->seg[CS], (base + 16) | 3, FLAT_CODE(3));
-    set_flat(&cpu->seg[SS], (base + 8) | 3, FLAT_DATA(3));
+    struct segment *ss = &cpu->seg[SS];
+    if (cpu->machine->cpuid.vendor == VENDOR_INTEL) {
+        set_flat(ss, (base + 8) | 3, FLAT_DATA(3));
+    } else { /* what is cached of SS stays */
+        ss->selector = (uint16_t)((base + 8) | 3);
+        ss->attr = (ss->attr & ~SEG_UNUSABLE) | 3u << SEG_DPL_SHIFT;
+    }
     cpu->cpl = 3;
     load_flags(cpu, (uint32_t)cpu->gpr[R11], 0x3c7fd7 & ~FLAG_RF);
     return true;
