@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Write, flush, read back and discard on a virtio and a PVSCSI disk with Debian's own drivers.
+
+    storage.py --trivisor EXE --kernel FILE --busybox FILE --modules DIR [--mode M]
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MKINITRAMFS = os.path.join(HERE, "..", "..", "tools", "mkinitramfs.py")
+DISK_SIZE = 64 << 20
+CHECKS = 17
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("trivisor", "kernel", "busybox", "modules"):
+        parser.add_argument("--" + name, required=True)
+    parser.add_argument("--mode", default="auto")
+    args = parser.parse_args()
+    for path in (args.kernel, args.busybox, args.modules):
+        if not os.path.exists(path):
+            print(f"skipped: {path} is missing; tools/fetch-guests gets it")
+            sys.exit(77)
+
+    with tempfile.TemporaryDirectory() as directory:
+        initrd = os.path.join(directory, "initrd.gz")
+        files = ["/init=" + os.path.join(HERE, "init"), "/test=" + os.path.join(HERE, "storage.sh")]
+        files += [f"/modules/{m}={os.path.join(args.modules, m)}" for m in sorted(os.listdir(args.modules))]
+        subprocess.run([sys.executable, MKINITRAMFS, "--busybox", args.busybox, "--output", initrd]
+                       + [word for f in files for word in ("--add", f)], check=True)
+        command = [args.trivisor, "run", "--mode", args.mode, "--memory", "256M", "--cpus", "2", "--no-reboot",
+                   "--kernel", args.kernel, "--initrd", initrd,
+                   "--append", "console=ttyS0 quiet panic=-1 trivisor=test trivisor.disks=vda,sda"]
+        for interface in ("virtio", "pvscsi"):
+            image = os.path.join(directory, interface + ".img")
+            with open(image, "wb") as f:
+                f.truncate(DISK_SIZE)
+            command += ["--disk", f"{image},if={interface}"]
+        run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=280)
+    text = run.stdout.decode(errors="replace")
+    lines = text.splitlines()
+    passed = sum(line.startswith("ok ") for line in lines)
+    if run.returncode or passed != CHECKS or any(line.startswith("FAILED ") for line in lines):
+        print(text)
+        print(f"problem: exit status {run.returncode}, {passed} of {CHECKS} checks passed")
+        sys.exit(1)
+    print(f"passed: {passed} checks")
+
+
+if __name__ == "__main__":
+    main()
