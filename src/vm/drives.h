@@ -8,8 +8,8 @@ struct pci_bus;
 
 /* Open all images and create the controllers. -1 with `err` filled. */
 int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err);
-/* Wait for what is under way and close the images. No vCPU runs any more; before the devices are
- * destroyed. */
+/* Wait for what is under way; no vCPU runs any more. Then the devices go, then the images. */
+void drives_drain(struct tv_vm *vm);
 void drives_close(struct tv_vm *vm);
 
 #endif

@@ -459,8 +459,9 @@ void tv_vm_destroy(struct tv_vm *vm)
     timers_destroy(vm->env.timers);
     chardev_close(vm->serial);
     screen_stop(vm);
-    drives_close(vm);
+    drives_drain(vm);
     devices_destroy(&vm->env);
+    drives_close(vm);
     screen_destroy(vm);
     for (unsigned i = 0; vm->engine_ready && i < vm->machine.vcpu_count; i++)
         if (vm->engine->vcpu_fini)
