@@ -113,6 +113,9 @@ int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
     if (c->drive_count > DRIVES_MAX)
         return tv_fail(err, "%zu drives: at most %d are possible", c->drive_count, DRIVES_MAX);
     for (size_t i = 0; i < c->drive_count; i++) {
+        if (c->drives[i].media == TV_DRIVE_FLOPPY)
+            return tv_fail(err, "%s: this build has no floppy controller",
+                           c->drives[i].path ? c->drives[i].path : "floppy");
         if (open_image(vm, i, err) < 0)
             return -1;
         if (c->drives[i].media == TV_DRIVE_DISK) {
@@ -125,6 +128,13 @@ int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
         ide |= c->drives[i].media != TV_DRIVE_FLOPPY && c->drives[i].interface == TV_INTERFACE_IDE;
     }
     return ide ? attach_ide(vm, pci, err) : 0;
+}
+
+void drives_drain(struct tv_vm *vm)
+{
+    for (size_t i = 0; i < DRIVES_MAX; i++)
+        if (vm->disks[i])
+            disk_drain(vm->disks[i]);
 }
 
 void drives_close(struct tv_vm *vm)
