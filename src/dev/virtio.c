@@ -210,6 +210,11 @@ static void set_half(uint64_t *address, unsigned half, uint64_t value)
     *address = (*address & ~mask) | (value << (32 * half) & mask);
 }
 
+static bool valid_size(uint64_t size)
+{
+    return size && size <= VIRTIO_QUEUE_SIZE && !(size & (size - 1));
+}
+
 static void write_queue_register(struct virtio_device *dev, unsigned offset, uint64_t value)
 {
     unsigned q = dev->queue_select;
@@ -223,7 +228,7 @@ static void write_queue_register(struct virtio_device *dev, unsigned offset, uin
         return;
     switch (offset) {
     case COMMON_QUEUE_SIZE:
-        if (value && value <= VIRTIO_QUEUE_SIZE && !(value & (value - 1)))
+        if (valid_size(value))
             dev->size[q] = (uint16_t)value;
         break;
     case COMMON_QUEUE_ENABLE:
@@ -450,5 +455,10 @@ void virtio_reset(struct virtio_device *dev)
 
 void virtio_loaded(struct virtio_device *dev)
 {
+    for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
+        if (!valid_size(dev->size[q])) {
+            dev->size[q] = VIRTIO_QUEUE_SIZE;
+            virtio_broken(dev, "a queue of an impossible size in its saved state");
+        }
     pci_device_loaded(&dev->pci);
 }

@@ -7,7 +7,7 @@
 struct disk;
 struct virtio_blk;
 
-/* The disk stays the caller's, and is closed after the device is destroyed. `serial`: at most 20
+/* The disk stays the caller's, who may close it once no vCPU runs any more. `serial`: its first 20
  * characters count. NULL: out of memory. */
 struct virtio_blk *virtio_blk_create(struct device_env *env, struct pci_bus *bus, unsigned devfn,
                                      struct disk *disk, const char *serial);
