@@ -4,8 +4,9 @@
 
 #include <stdlib.h>
 
-#define CODE_MAX (48u << 10) /* of one block, generously */
-#define DATA_MAX (24u << 10)
+/* Of one block, generously. */
+#define CODE_MAX(instructions) (1024u + 768u * (instructions))
+#define DATA_MAX(instructions) (1024u + 384u * (instructions))
 
 static bool is_branch_out(const struct insn *in)
 {
@@ -242,7 +243,6 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
         bt_page_written(cpu, page->index);
     interp_reserve(cpu);
 
-    uint8_t *code = bt_cache_reserve(cpu, CODE_MAX, DATA_MAX);
     unsigned start = (unsigned)(cpu->rip & ~PAGE_MASK);
     unsigned len = (unsigned)MIN(PAGE_SIZE - start, (uint64_t)BLOCK_INSNS * 15);
     t->cpu = cpu;
@@ -255,6 +255,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     uint8_t bytes[BLOCK_INSNS * 15];
     memcpy(bytes, host + start, len);
     decode(t, bytes, len);
+    uint8_t *code = bt_cache_reserve(cpu, CODE_MAX(t->count), DATA_MAX(t->count));
     const struct insn *last = &t->insns[t->count - 1];
     unsigned length = last->offset + last->z.length, exits = 2;
     for (unsigned i = 0; i < t->count; i++)
