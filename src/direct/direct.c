@@ -465,10 +465,15 @@ enum direct_exit direct_run(struct direct *d)
     s->used = ++d->clock;
     const struct interp *in = cpu->interp;
     if (s->tag != in->tlb_tag[0] || s->wraps != in->wraps || s->pkru != cpu->fpu.pkru) {
-        space_validate(d, s);
+        bool same = space_validate(d, s);
         s->tag = in->tlb_tag[0];
         s->wraps = in->wraps;
         s->pkru = cpu->fpu.pkru;
+        if (!same) { /* another program, whose page tables are where this one's were */
+            s->streak = 0;
+            s->backoff = 0;
+            return DIRECT_NOT;
+        }
     }
     bool failed;
     if (!stub_flush(&s->stub, &failed) || !put_registers(d, &s->stub)) {

@@ -74,8 +74,9 @@ bool space_fill(struct direct *d, struct space *s, uint64_t linear, uint32_t err
 /* Is `rip` in a page that was found unfit to run? A hint. */
 bool space_refuses(struct space *s, uint64_t rip);
 void space_forgive(struct space *s);
-/* Bring the mapping in line with the guest's page tables as they are now. */
-void space_validate(struct direct *d, struct space *s);
+/* Bring the mapping in line with the guest's page tables as they are now. False: most of it was
+ * wrong. */
+bool space_validate(struct direct *d, struct space *s);
 
 uint64_t direct_now(void); /* ns */
 

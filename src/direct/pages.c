@@ -319,8 +319,9 @@ bool space_fill(struct direct *d, struct space *s, uint64_t linear, uint32_t err
 
 /* ---- Forgetting ---- */
 
-void space_validate(struct direct *d, struct space *s)
+bool space_validate(struct direct *d, struct space *s)
 {
+    uint32_t before = s->count;
     d->stats.validations++;
     space_forgive(s);
     for (uint32_t i = 1; i < s->top; i++) {
@@ -339,6 +340,7 @@ void space_validate(struct direct *d, struct space *s)
             stub_protect(&s->stub, p->linear, size_of(p), p->protection);
         }
     }
+    return s->count >= before / 2;
 }
 
 void direct_flush_page(struct direct *d, uint64_t linear)

@@ -115,6 +115,7 @@ static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, st
         out->host = NULL;
         return true;
     }
+    physmem_use(cpu->machine->mem, place.host);
     note_large(in, linear, t.page_size);
     in->local_high |= linear >> 63 && !t.global;
     in->stats.tlb_fills++;

@@ -16,6 +16,10 @@
 
 enum dirty_state { PAGE_WRITTEN = 1, PAGE_ECHO = 2 };
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 static void *reserve_zeroed(uint64_t size)
 {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
@@ -50,9 +54,10 @@ struct physmem *physmem_create(uint64_t size, bool smp, struct tv_error *err)
     }
     mem->ram = ram;
     mem->page_flags = reserve_zeroed(total >> PAGE_SHIFT);
+    mem->populated = reserve_zeroed(size / POPULATE_SIZE + 1);
     mem->page_dirty = reserve_zeroed(total >> PAGE_SHIFT);
     mem->page_gen = reserve_zeroed((total >> PAGE_SHIFT) * sizeof *mem->page_gen);
-    if (!mem->page_flags || !mem->page_gen || !mem->page_dirty) {
+    if (!mem->page_flags || !mem->populated || !mem->page_gen || !mem->page_dirty) {
         tv_fail_errno(err, errno, "cannot allocate page tables for guest RAM");
         goto fail;
     }
@@ -69,6 +74,14 @@ fail:
     return NULL;
 }
 
+void physmem_populate(struct physmem *mem, const uint8_t *host)
+{
+    uint64_t piece = (uint64_t)(host - mem->ram) / POPULATE_SIZE, start = piece * POPULATE_SIZE;
+    atomic_store_explicit(&mem->populated[piece], 1, memory_order_relaxed);
+    /* Where the host cannot or does not want to, pages come one by one. */
+    madvise(mem->ram + start, MIN(POPULATE_SIZE, mem->size - start), MADV_POPULATE_WRITE);
+}
+
 void physmem_destroy(struct physmem *mem)
 {
     if (!mem)
@@ -80,6 +93,8 @@ void physmem_destroy(struct physmem *mem)
         munmap((void *)mem->page_flags, total >> PAGE_SHIFT);
     if (mem->page_dirty)
         munmap((void *)mem->page_dirty, total >> PAGE_SHIFT);
+    if (mem->populated)
+        munmap((void *)mem->populated, mem->size / POPULATE_SIZE + 1);
     if (mem->page_gen)
         munmap((void *)mem->page_gen, (total >> PAGE_SHIFT) * sizeof *mem->page_gen);
     if (mem->memfd >= 0)

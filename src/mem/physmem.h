@@ -86,6 +86,7 @@ struct physmem {
     uint8_t *_Atomic low_write[LOW_MAP_END >> PAGE_SHIFT];
     /* 1: written since the log was taken, 2: reported once, to be reported again. */
     _Atomic uint8_t *page_dirty;
+    _Atomic uint8_t *populated; /* by POPULATE_SIZE of RAM */
     /* The map changed: engines must forget translations and code. May be NULL. */
     void (*changed)(void *opaque);
     void *changed_opaque;
@@ -94,6 +95,21 @@ struct physmem {
 /* Allocate RAM (a multiple of 4 KiB, at least 1 MiB). Returns NULL with `err` filled on failure. */
 struct physmem *physmem_create(uint64_t size, bool smp, struct tv_error *err);
 void physmem_destroy(struct physmem *mem);
+
+/*
+ * The guest begins to use RAM around `host`: have the host allocate a whole piece at once. That is
+ * cheaper than a fault for each page, and pages that are allocated together lie together, which
+ * the processor's caches, indexed by physical address, are good for. Any thread.
+ */
+#define POPULATE_SIZE (UINT64_C(512) << 10)
+void physmem_populate(struct physmem *mem, const uint8_t *host);
+
+static inline void physmem_use(struct physmem *mem, const uint8_t *host)
+{
+    uint64_t offset = (uint64_t)(host - mem->ram);
+    if (offset < mem->size && __builtin_expect(!mem->populated[offset / POPULATE_SIZE], 0))
+        physmem_populate(mem, host);
+}
 
 /* The rest of the two functions below. */
 uint8_t *physmem_host_special(const struct physmem *mem, uint64_t gpa, uint64_t len, bool write);
