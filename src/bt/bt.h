@@ -118,7 +118,7 @@ struct bt_fault_point {
 };
 
 struct bt_block {
-    struct bt_block *hash_next, *page_next;
+    struct bt_block *hash_next, *page_next, *segment_next;
     struct bt_page *page;
     struct bt_exit *in; /* linked with this block */
     uint64_t rip;
@@ -143,7 +143,7 @@ struct bt_block {
 struct bt_segment {
     uint32_t code_used;
     uint32_t data_used;
-    uint32_t blocks;
+    struct bt_block *blocks; /* dead ones, too */
 };
 
 struct bt_stats {
@@ -227,6 +227,7 @@ struct bt {
     uint64_t code_start; /* behind the stubs, in segment 0 */
 
     struct bt_block *hash[BLOCK_HASH];
+    struct bt_page *page_in_use; /* by find_block(): stays, with blocks or without */
     struct bt_page *pages[PAGE_HASH], *by_physical[PAGE_HASH];
 
     pthread_mutex_t written_lock;

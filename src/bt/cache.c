@@ -123,6 +123,9 @@ void bt_block_add(struct bt *bt, struct bt_block *b)
     *slot = b;
     b->page_next = b->page->blocks;
     b->page->blocks = b;
+    struct bt_segment *s = &bt->segments[bt->segment];
+    b->segment_next = s->blocks;
+    s->blocks = b;
 }
 
 static void unlink_exit(struct vcpu *cpu, struct bt_exit *exit)
@@ -218,20 +221,30 @@ void bt_page_written(struct vcpu *cpu, uint64_t index)
 
 /* ---- Room ---- */
 
+static void free_page(struct bt *bt, struct bt_page *page)
+{
+    struct bt_page **at = &bt->pages[page_slot(page->linear, page->gpa)];
+    while (*at != page)
+        at = &(*at)->hash_next;
+    *at = page->hash_next;
+    at = &bt->by_physical[page->index & (PAGE_HASH - 1)];
+    while (*at != page)
+        at = &(*at)->physical_next;
+    *at = page->physical_next;
+    free(page);
+}
+
 static void empty_segment(struct vcpu *cpu, unsigned n)
 {
     struct bt *bt = cpu->bt;
     struct bt_segment *s = &bt->segments[n];
     if (s->data_used) {
-        const uint8_t *from = bt->exec + n * bt->segment_code, *to = from + bt->segment_code;
-        for (unsigned i = 0; s->blocks && i < PAGE_HASH; i++) {
-            for (struct bt_page *p = bt->pages[i]; p; p = p->hash_next) {
-                for (struct bt_block *b = p->blocks, *next; b; b = next) {
-                    next = b->page_next;
-                    if (b->code_end > from && b->code_end <= to)
-                        drop_block(cpu, b);
-                }
-            }
+        for (struct bt_block *b = s->blocks; b; b = b->segment_next) {
+            if (b->dead)
+                continue;
+            drop_block(cpu, b);
+            if (!b->page->blocks && b->page != bt->page_in_use)
+                free_page(bt, b->page);
         }
         forget_jumps(bt);
         bt_forget_returns(bt);
@@ -281,5 +294,4 @@ void bt_cache_commit(struct bt *bt, const uint8_t *end)
     struct bt_segment *s = &bt->segments[bt->segment];
     uint64_t start = bt->segment * bt->segment_code;
     s->code_used = (uint32_t)ALIGN_UP((uint64_t)(end - bt->write) - start, UINT64_C(16));
-    s->blocks++;
 }

@@ -16,12 +16,11 @@
 
 static const struct bt_fault_point *find_point(const struct bt *bt, const uint8_t *code)
 {
-    for (unsigned i = 0; i < PAGE_HASH; i++)
-        for (const struct bt_page *p = bt->pages[i]; p; p = p->hash_next)
-            for (const struct bt_block *b = p->blocks; b; b = b->page_next)
-                for (unsigned n = 0; n < b->fault_count; n++)
-                    if (b->faults[n].code == code)
-                        return &b->faults[n];
+    uint64_t segment = (uint64_t)(code - bt->exec) / bt->segment_code;
+    for (const struct bt_block *b = bt->segments[segment].blocks; b; b = b->segment_next)
+        for (unsigned n = 0; n < b->fault_count; n++)
+            if (b->faults[n].code == code)
+                return &b->faults[n];
     return NULL;
 }
 

@@ -541,8 +541,11 @@ static struct bt_block *find_block(struct vcpu *cpu, bool plain)
     if (!page)
         return NULL;
     struct bt_block *b = bt_block_find(bt, page, rip, bt->mode, plain);
-    if (!b)
+    if (!b) {
+        bt->page_in_use = page;
         b = bt_translate(cpu, page, plain);
+        bt->page_in_use = NULL;
+    }
     if (!b)
         return NULL;
     bt->page_id[user][rip >> PAGE_SHIFT & (PAGE_ID_ENTRIES - 1)] = page->id;
