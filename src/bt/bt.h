@@ -381,6 +381,25 @@ uint16_t bt_current_mode(const struct vcpu *cpu);
  * on. */
 bool bt_run_block(struct vcpu *cpu, const struct bt_block *b, struct bt_exit **exit);
 
+/* ---- flush.c ---- */
+
+/* This thread runs this vCPU. */
+void bt_set_running(struct vcpu *cpu);
+/* Forget the translations of one context. */
+void bt_clear_l1(struct bt *bt, unsigned context);
+/* After bt.mode or a generation has changed. */
+void bt_set_jump_key(struct bt *bt);
+/* Of a linear address in bt.code_pages. */
+unsigned bt_code_page_bit(uint64_t linear);
+void bt_on_flush(struct vcpu *cpu, enum flushed what, uint64_t linear); /* interp.flushed */
+void bt_purge_writes(struct vcpu *cpu);    /* look again before each store */
+void bt_take_written(struct vcpu *cpu);    /* pages that others have written to */
+void bt_hear_of_memory(struct machine *m); /* set physmem.hooks */
+void bt_kick(struct vcpu *cpu);            /* the engine's */
+
+/* ---- stats.c ---- */
+void bt_print_stats(struct machine *m, FILE *out);
+
 extern const struct engine bt_engine;
 
 #endif

@@ -1,11 +1,8 @@
 /* The engine: between translated code and everything else. */
 #include <inttypes.h>
-#include <linux/membarrier.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "bt/gs.h"
@@ -15,281 +12,6 @@
 #include "direct/direct.h"
 #include "interp/native.h"
 #include "util/error.h"
-
-/* ---- Caches that depend on the address space ---- */
-
-static void clear_table(const struct bt *bt, struct l1_entry *table, unsigned count)
-{
-    for (unsigned i = 0; i < count; i++)
-        table[i] = (struct l1_entry){bt->empty_tag, bt->empty_tag};
-}
-
-static void clear_slots(struct bt *bt, unsigned context, bool write)
-{
-    clear_table(bt, bt->slots[context][write], SLOTS);
-}
-
-static void clear_l1(struct bt *bt, unsigned context)
-{
-    for (unsigned write = 0; write < 2; write++) {
-        clear_table(bt, bt->l1[context][write], L1_ENTRIES);
-        clear_slots(bt, context, write);
-        memset(bt->l1_evicted[context][write], 0, sizeof bt->l1_evicted[context][write]);
-    }
-    bt->l1_used[context] = bt->l1_low[context] = false;
-}
-
-/* Forget the lower half alone. */
-static void clear_low(struct bt *bt, unsigned context)
-{
-    struct l1_entry empty = {bt->empty_tag, bt->empty_tag};
-    for (unsigned write = 0; write < 2; write++) {
-        struct l1_entry *e = bt->l1[context][write];
-        for (unsigned i = 0; i < L1_ENTRIES; i++)
-            e[i].tag = e[i].tag >> 63 ? e[i].tag : bt->empty_tag;
-        e = bt->slots[context][write]; /* whose addend may be used without a look */
-        for (unsigned i = 0; i < SLOTS; i++)
-            if (!(e[i].tag >> 63))
-                e[i] = empty;
-    }
-    bt->l1_low[context] = false;
-}
-
-static void set_jump_key(struct bt *bt)
-{
-    if (!bt->mode_number[bt->mode]) {
-        if (++bt->mode_numbers == MODES_MAX) {
-            memset(bt->mode_number, 0, sizeof bt->mode_number);
-            memset(bt->jumps, 0, sizeof bt->jumps);
-            bt->mode_numbers = 1;
-        }
-        bt->mode_number[bt->mode] = bt->mode_numbers;
-    }
-    bt->jump_key = bt_jump_key(bt);
-}
-
-static void forget_jumps(struct bt *bt, bool user)
-{
-    if (++bt->jump_gen[user] == 1 << 12) {
-        memset(bt->jumps, 0, sizeof bt->jumps);
-        bt->jump_gen[user] = 1;
-    }
-    set_jump_key(bt);
-    bt_forget_returns(bt);
-    memset(bt->page_id[user], 0, sizeof bt->page_id[user]);
-}
-
-static unsigned code_page_bit(uint64_t linear)
-{
-    return (unsigned)(linear >> PAGE_SHIFT ^ linear >> 25) & (CODE_PAGE_BITS - 1);
-}
-
-/* Slots hold copies of what is in the first-level table, or was. */
-static void flush_entry(struct bt *bt, unsigned context, bool write, uint64_t page)
-{
-    unsigned slot = (unsigned)(page >> PAGE_SHIFT) & (L1_ENTRIES - 1);
-    struct l1_entry *e = &bt->l1[context][write][slot], *slots = bt->slots[context][write];
-    if (e->tag == page)
-        e->tag = bt->empty_tag;
-    else if (!(bt->l1_evicted[context][write][slot / 64] >> slot % 64 & 1))
-        return;
-    for (unsigned i = 0; i < SLOTS; i++)
-        if (slots[i].tag == page)
-            slots[i] = (struct l1_entry){bt->empty_tag, bt->empty_tag};
-}
-
-static void flush_page(struct bt *bt, uint64_t linear)
-{
-    bool low = !(linear >> 63);
-    for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
-        if (!bt->l1_used[c] || (low && !bt->l1_low[c]))
-            continue;
-        flush_entry(bt, c, false, linear & PAGE_MASK);
-        flush_entry(bt, c, true, linear & PAGE_MASK);
-    }
-    unsigned bit = code_page_bit(linear);
-    if (!(bt->code_pages[bit / 64] >> (bit % 64) & 1))
-        return;
-    forget_jumps(bt, false);
-    forget_jumps(bt, true);
-    memset(bt->code_pages, 0, sizeof bt->code_pages);
-}
-
-static void on_flush(struct vcpu *cpu, enum flushed what, uint64_t linear)
-{
-    struct bt *bt = cpu->bt;
-    if (bt->direct && what == FLUSHED_PAGE)
-        direct_flush_page(bt->direct, linear);
-    else if (bt->direct)
-        bt->leave_for_user = direct_wanted(bt->direct);
-    if (what == FLUSHED_PAGE) {
-        flush_page(bt, linear);
-        return;
-    }
-    bt->stats.l1_flushes++;
-    for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
-        if (bt->l1_used[c] && what != FLUSHED_LOW)
-            clear_l1(bt, c);
-        else if (bt->l1_low[c])
-            clear_low(bt, c);
-    }
-    if (what == FLUSHED_ALL)
-        memset(bt->write_pages, 0, sizeof bt->write_pages);
-    /* Supervisor code in the lower half, of boot loaders for one, is rare enough. */
-    forget_jumps(bt, true);
-    if (what != FLUSHED_LOW || bt->low_kernel)
-        forget_jumps(bt, false);
-    bt->low_kernel = false;
-}
-
-static _Thread_local struct vcpu *running;
-
-struct vcpu *bt_running(void)
-{
-    return running;
-}
-
-/* Another vCPU marked a page as code. */
-static void purge_writes(struct vcpu *cpu)
-{
-    struct bt *bt = cpu->bt;
-    atomic_store(&bt->purge, false);
-    if (bt->direct)
-        direct_purge_writes(bt->direct);
-    for (unsigned c = 0; c < TLB_CONTEXTS; c++)
-        if (bt->l1_used[c]) {
-            clear_table(bt, bt->l1[c][1], L1_ENTRIES);
-            clear_slots(bt, c, true);
-        }
-}
-
-static void purge_page(struct bt *bt, const uint8_t *host_page)
-{
-    unsigned bit = (uintptr_t)host_page >> PAGE_SHIFT & (WRITE_PAGE_BITS - 1);
-    if (!(bt->write_pages[bit / 64] >> bit % 64 & 1))
-        return;
-    for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
-        if (!bt->l1_used[c])
-            continue;
-        for (unsigned i = 0; i < L1_ENTRIES; i++) {
-            struct l1_entry *e = &bt->l1[c][1][i];
-            if (e->tag + e->addend == (uint64_t)(uintptr_t)host_page)
-                e->tag = bt->empty_tag;
-        }
-        clear_slots(bt, c, true);
-    }
-}
-
-/* Any thread. Translated code looks at vcpu.attention by itself. */
-static void kick(struct vcpu *cpu)
-{
-    if (cpu->bt && cpu->bt->direct)
-        direct_kick(cpu->bt->direct);
-}
-
-static void page_written(struct vcpu *cpu, uint64_t index)
-{
-    bt_page_written(cpu, index);
-    if (cpu->bt->direct)
-        direct_page_written(cpu->bt->direct, index);
-}
-
-/* Two that mark pages may wait for each other, where one of them runs guest code directly: that is
- * stopped now, so what the other one asks for can be done. */
-static void on_waiting(struct machine *m)
-{
-    if (running && running->machine == m && atomic_load(&running->bt->in_code) &&
-        atomic_load(&running->bt->purge))
-        purge_writes(running);
-    sched_yield();
-}
-
-/*
- * A page was marked as code: stores to it must be heard of from now on. Other vCPUs may have it in
- * their tables of where to store without a look: wait until they are outside translated code, which
- * they do not enter again before they have emptied these tables, or have done so already.
- */
-static void on_mark(struct machine *m, const uint8_t *host_page)
-{
-    if (running && running->machine == m) {
-        purge_page(running->bt, host_page);
-        if (running->bt->direct)
-            direct_page_marked(running->bt->direct, physmem_page(m->mem, host_page));
-    }
-    if (m->vcpu_count == 1)
-        return;
-    for (unsigned i = 0; i < m->vcpu_count; i++) {
-        struct vcpu *other = m->vcpus[i];
-        if (other == running || !other->bt)
-            continue;
-        atomic_store(&other->bt->purge, true);
-        atomic_fetch_or(&other->attention, ATT_CODE);
-        kick(other);
-    }
-    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-    for (unsigned i = 0; i < m->vcpu_count; i++) {
-        struct bt *other = m->vcpus[i]->bt;
-        if (!other || m->vcpus[i] == running)
-            continue;
-        for (unsigned spins = 0; atomic_load(&other->in_code) && atomic_load(&other->purge);)
-            if (++spins < 1000)
-                __builtin_ia32_pause();
-            else
-                on_waiting(m);
-    }
-}
-
-/* Pages are being logged again. Nobody waits: the log allows for stores under way. */
-static void on_logging(struct machine *m)
-{
-    for (unsigned i = 0; i < m->vcpu_count; i++) {
-        if (!m->vcpus[i]->bt)
-            continue;
-        atomic_store(&m->vcpus[i]->bt->purge, true);
-        atomic_fetch_or(&m->vcpus[i]->attention, ATT_CODE);
-    }
-}
-
-static void on_written(struct machine *m, uint64_t index)
-{
-    for (unsigned i = 0; i < m->vcpu_count; i++) {
-        struct vcpu *cpu = m->vcpus[i];
-        struct bt *bt = cpu->bt;
-        if (!bt)
-            continue;
-        if (cpu == running) {
-            page_written(cpu, index);
-            continue;
-        }
-        pthread_mutex_lock(&bt->written_lock);
-        if (bt->written_count < ARRAY_SIZE(bt->written))
-            bt->written[bt->written_count++] = index;
-        else
-            bt->written_all = true;
-        pthread_mutex_unlock(&bt->written_lock);
-        atomic_fetch_or(&cpu->attention, ATT_CODE);
-        kick(cpu);
-    }
-}
-
-static void take_written(struct vcpu *cpu)
-{
-    struct bt *bt = cpu->bt;
-    uint64_t written[ARRAY_SIZE(bt->written)];
-    pthread_mutex_lock(&bt->written_lock);
-    unsigned count = bt->written_count;
-    bool all = bt->written_all;
-    memcpy(written, bt->written, sizeof written);
-    bt->written_count = 0;
-    bt->written_all = false;
-    pthread_mutex_unlock(&bt->written_lock);
-    if (all)
-        bt_drop_all(cpu);
-    if (all && bt->direct)
-        direct_forget_code(bt->direct);
-    for (unsigned i = 0; !all && i < count; i++)
-        page_written(cpu, written[i]);
-}
 
 /* ---- Modes ---- */
 
@@ -344,7 +66,7 @@ static void set_mode(struct bt *bt, uint16_t mode)
     if (bt->mode == mode && bt->jump_key)
         return;
     bt->mode = mode;
-    set_jump_key(bt);
+    bt_set_jump_key(bt);
     bt_forget_returns(bt); /* they lead to code for the other mode */
 }
 
@@ -550,7 +272,7 @@ static struct bt_block *find_block(struct vcpu *cpu, bool plain)
         return NULL;
     bt->page_id[user][rip >> PAGE_SHIFT & (PAGE_ID_ENTRIES - 1)] = page->id;
     bt->low_kernel |= !user && !(rip >> 63);
-    unsigned bit = code_page_bit(rip);
+    unsigned bit = bt_code_page_bit(rip);
     bt->code_pages[bit / 64] |= UINT64_C(1) << bit % 64;
     if (plain || cpu->machine->bt_off & BT_OFF_JUMPS)
         return b;
@@ -681,7 +403,7 @@ static enum direct_exit run_directly(struct vcpu *cpu)
         return DIRECT_NOT;
     atomic_store(&bt->in_code, true);
     if (atomic_load(&bt->purge))
-        purge_writes(cpu);
+        bt_purge_writes(cpu);
     enum direct_exit exit = direct_run(bt->direct);
     atomic_store(&bt->in_code, false);
     if (exit != DIRECT_NOT)
@@ -695,7 +417,7 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
     struct bt *bt = cpu->bt;
     struct interp *in = cpu->interp;
     enum vcpu_exit exit = VCPU_EXIT_ATTENTION;
-    running = cpu;
+    bt_set_running(cpu);
     bt->log = log_on(&cpu->machine->log, LOG_EXEC) || log_on(&cpu->machine->log, LOG_CPU);
     bt_set_gs_base(cpu);
     thunks_set_handler(bt_on_signal);
@@ -710,7 +432,7 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
         uint32_t attention = atomic_load_explicit(&cpu->attention, memory_order_acquire);
         if (attention & ATT_CODE) {
             atomic_fetch_and(&cpu->attention, ~(uint32_t)ATT_CODE);
-            take_written(cpu);
+            bt_take_written(cpu);
         }
         if (attention & ATT_MEMORY)
             interp_memory_changed(cpu);
@@ -814,7 +536,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->slow = bt_fill;
     bt->callout = do_callout;
     bt->callout_end = bt_callout_end;
-    bt->purge_writes = purge_writes;
+    bt->purge_writes = bt_purge_writes;
     bt->load_x87 = bt_x87_load;
     bt->has_xsave = has_xsave();
     bt->host_mxcsr = __builtin_ia32_stmxcsr();
@@ -825,7 +547,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
         bt->empty_tag = (uintptr_t)bt * UINT64_C(0x9e3779b97f4a7c15);
     bt->empty_tag = (bt->empty_tag & ~(UINT64_C(0xffff) << 48)) | UINT64_C(0x5a5a) << 48;
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)
-        clear_l1(bt, c);
+        bt_clear_l1(bt, c);
     uint64_t size = cpu->machine->tcache ? cpu->machine->tcache : BT_TCACHE_DEFAULT;
     if (bt_stacks_create(bt, err) < 0 || bt_cache_create(bt, size, err) < 0) {
         cpu->bt = bt;
@@ -839,7 +561,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     if (cpu->machine->perf_map)
         perf_map_stubs(cpu->machine->perf_map, bt);
     cpu->bt = bt;
-    cpu->interp->flushed = on_flush;
+    cpu->interp->flushed = bt_on_flush;
     cpu->interp->memory_changed = bt_forget_pages;
     if (cpu->machine->verify && bt_verify_create(cpu, err) < 0) {
         bt_vcpu_fini(cpu);
@@ -859,96 +581,12 @@ static int bt_machine_init(struct machine *m, struct tv_error *err)
         return tv_fail(err, "--verify compares the engines on one vCPU: use --cpus 1");
     if (m->verify) /* one block at a time */
         m->bt_off |= BT_OFF_LINKS | BT_OFF_JUMPS | BT_OFF_RETURNS | BT_OFF_DIRECT;
-    m->mem->hooks = (struct physmem_hooks){
-        .opaque = m,
-        .marked = (void (*)(void *, const uint8_t *))on_mark,
-        .waiting = (void (*)(void *))on_waiting,
-        .written = (void (*)(void *, uint64_t))on_written,
-        .logging = (void (*)(void *))on_logging,
-    };
+    bt_hear_of_memory(m);
     return 0;
 }
 
 static void bt_machine_fini(struct machine *m)
 {
-}
-
-/* The instructions that were called out for most. */
-static void print_callouts(const struct bt_stats *s, FILE *out)
-{
-    uint64_t below = UINT64_MAX;
-    fprintf(out, "  called out for:");
-    for (unsigned n = 0; n < 12; n++) {
-        unsigned most = 0;
-        for (unsigned i = 1; i < ARRAY_SIZE(s->by_mnemonic); i++)
-            if (s->by_mnemonic[i] < below && s->by_mnemonic[i] > s->by_mnemonic[most])
-                most = i;
-        below = s->by_mnemonic[most];
-        if (!below)
-            break;
-        fprintf(out, " %s %" PRIu64, ZydisMnemonicGetString((ZydisMnemonic)most), below);
-    }
-    fprintf(out, "\n");
-}
-
-static void print_direct(const struct direct_stats *s, FILE *out)
-{
-    fprintf(out,
-            "  direct execution: %" PRIu64 " processes, %" PRIu64 " runs in %.3f s, %" PRIu64
-            " faults that mapped %" PRIu64 " pages, %" PRIu64 " that were the guest's, %" PRIu64
-            " system calls, %" PRIu64 " kicks, %" PRIu64 " emulated, %" PRIu64
-            " validations, %" PRIu64 " demotions\n",
-            s->stubs, s->runs, (double)s->ns / 1e9, s->fills, s->pages, s->refused, s->syscalls,
-            s->kicks, s->emulated, s->validations, s->demotions);
-}
-
-static void print_counts(const struct vcpu *cpu, FILE *out)
-{
-    const struct bt_stats *s = &cpu->bt->stats;
-    uint64_t chained = s->blocks_run > s->entries ? s->blocks_run - s->entries : 0;
-    uint64_t misses = s->fills + s->slow_ops;
-    fprintf(out,
-            "  executed: %" PRIu64 " instructions, %" PRIu64 " blocks (%" PRIu64
-            " of them chained or found inline), %" PRIu64 " memory accesses (%" PRIu64
-            " tlb hits); instructions of ring 3 that run directly are not in it, and counting "
-            "slows translated code down\n",
-            cpu->instructions, s->blocks_run, chained, s->accesses,
-            s->accesses > misses ? s->accesses - misses : 0);
-}
-
-static void bt_print_stats(struct machine *m, FILE *out)
-{
-    for (unsigned i = 0; i < m->vcpu_count; i++) {
-        const struct vcpu *cpu = m->vcpus[i];
-        if (!cpu->bt)
-            continue;
-        const struct bt_stats *s = &cpu->bt->stats;
-        fprintf(
-            out,
-            "vcpu %u: translated %" PRIu64 " blocks of %" PRIu64 " instructions to %" PRIu64
-            " bytes\n"
-            "  control: %" PRIu64 " entries, %" PRIu64 " lookups, %" PRIu64
-            " indirect misses, %" PRIu64 " links, %" PRIu64 " unlinks\n"
-            "  tlb: %" PRIu64 " misses filled, %" PRIu64 " flushes\n"
-            "  call-outs: %" PRIu64 " for instructions (%" PRIu64 " quick), %" PRIu64
-            " for accesses (devices, page-crossing, to pages with code), %" PRIu64
-            " for instructions in two pages; %" PRIu64 " interpreter rounds\n"
-            "  dropped: %" PRIu64 " blocks written to, %" PRIu64 " parts of the cache evicted\n",
-            i, s->blocks, s->instructions, s->code_bytes, s->entries, s->lookups, s->jump_misses,
-            s->links, s->unlinks, s->fills, s->l1_flushes, s->callouts, s->quick, s->slow_ops,
-            s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
-        if (m->count)
-            print_counts(cpu, out);
-        if (cpu->bt->direct)
-            print_direct(direct_stats(cpu->bt->direct), out);
-        print_callouts(s, out);
-        if (cpu->bt->verify)
-            bt_verify_print(cpu, out);
-    }
-    fprintf(
-        out,
-        "The interpreter, which walks page tables for the translator (instructions: of both):\n");
-    interp_engine.print_stats(m, out);
 }
 
 const struct engine bt_engine = {
@@ -958,7 +596,7 @@ const struct engine bt_engine = {
     .vcpu_init = bt_vcpu_init,
     .vcpu_fini = bt_vcpu_fini,
     .run = bt_run,
-    .kick = kick,
+    .kick = bt_kick,
     .state_changed = bt_state_changed,
     .print_stats = bt_print_stats,
 };

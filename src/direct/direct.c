@@ -21,25 +21,25 @@
 #include "interp/system.h"
 
 /* Selectors of ring 3 on the host, and on any Linux guest. */
-#define USER_CS    0x33
-#define USER_SS    0x2b
+#define USER_CS      0x33
+#define USER_SS      0x2b
 
-#define UC_FLAGS   7 /* XSAVE image; SS is valid, and restored whatever it is */
-#define AUTODISARM (1U << 31)
+#define UC_FLAGS     7 /* XSAVE image; SS is valid, and restored whatever it is */
+#define AUTODISARM   (1U << 31)
 /* Flags that ring 3 can change, but for the arithmetic ones and TF. */
-#define FLAGS_FREE (FLAG_DF | FLAG_NT | FLAG_AC | FLAG_ID)
+#define FLAGS_FREE   (FLAG_DF | FLAG_NT | FLAG_AC | FLAG_ID)
 
-#define MS         UINT64_C(1000000)
+#define MS           UINT64_C(1000000)
 /* Promote what enters the kernel less often than this, at so many interrupts in a row. */
-#define STRETCH_NS 100000
-#define STREAK     2
+#define STRETCH_NS   100000
+#define STREAK       2
 /* Demote what lost more than half of what it gained, over two windows in a row. */
-#define WINDOW_NS  (20 * MS)
-#define EMULATE_NS 5000 /* what the interpreter does after a run, and the change of engines */
-#define HOLD_NS    (100 * MS)
+#define WINDOW_NS    (20 * MS)
+#define EMULATE_NS   5000 /* what the interpreter does after a run, and the change of engines */
+#define HOLD_NS      (100 * MS)
 #define TRAPS_JUDGED 256 /* also where it does nothing but touch pages */
-#define COOL_FIRST (50 * MS)
-#define COOL_MAX   (5000 * MS)
+#define COOL_FIRST   (50 * MS)
+#define COOL_MAX     (5000 * MS)
 
 uint64_t direct_now(void)
 {
@@ -328,8 +328,8 @@ static bool suits(const struct direct *d, const struct space *s)
         cpu->seg[SS].selector != USER_SS || !(cpu->rflags & FLAG_IF) ||
         (cpu->rflags & (FLAG_TF | FLAG_RF | FLAG_IOPL | FLAG_VM)) ||
         ((cpu->rflags & FLAG_AC) && (cpu->cr0 & CR0_AM)) || in->single || in->watching ||
-        (cpu->dr[7] & 0xff) || cpu->machine->debug.count || cpu->int_shadow ||
-        cpu->pending.valid || (cpu->cr0 & (CR0_TS | CR0_EM)) ||
+        (cpu->dr[7] & 0xff) || cpu->machine->debug.count || cpu->int_shadow || cpu->pending.valid ||
+        (cpu->cr0 & (CR0_TS | CR0_EM)) ||
         (cpu->cr4 & (CR4_OSFXSR | CR4_OSXSAVE | CR4_FSGSBASE)) !=
             (CR4_OSFXSR | CR4_OSXSAVE | CR4_FSGSBASE) ||
         ((cpu->xcr0 ^ d->host_mask) & vector_bits))

@@ -28,8 +28,8 @@ bool direct_refuses(const struct direct *d);
 /* It stays there: no direct execution before the next interrupt that finds it elsewhere. */
 void direct_hold(struct direct *d);
 /*
- * An interrupt arrived in ring 3. `entries`: how often ring 0 was entered from ring 3 so far. Decides
- * which address spaces are promoted to direct execution.
+ * An interrupt arrived in ring 3. `entries`: how often ring 0 was entered from ring 3 so far.
+ * Decides which address spaces are promoted to direct execution.
  */
 void direct_sample(struct direct *d, uint64_t entries);
 /* Is the current address space one for direct execution? After each change of CR3 and each

@@ -28,17 +28,17 @@ struct stub_page {
 
 /* An address space that was seen to compute. */
 struct space {
-    uint64_t cr3;  /* without PCID; 0: unused */
-    uint64_t tag;  /* of the interpreter's TLB when the pages were last right */
+    uint64_t cr3; /* without PCID; 0: unused */
+    uint64_t tag; /* of the interpreter's TLB when the pages were last right */
     uint64_t wraps;
     uint32_t pkru;
     uint64_t used; /* direct.clock */
     /* Promotion: */
     unsigned streak;
     uint64_t cool_until, backoff; /* ns */
-    bool held; /* not now: direct_hold() */
-    /* For demotion: what a run costs at least; since when this window lasts; time in direct execution
-     * and how often it was left in it. */
+    bool held;                    /* not now: direct_hold() */
+    /* For demotion: what a run costs at least; since when this window lasts; time in direct
+     * execution and how often it was left in it. */
     uint64_t trap_ns, window, direct_ns;
     unsigned traps, swaps;
     bool was_bad;
@@ -56,8 +56,8 @@ struct direct {
     struct space *current; /* with the CR3 of now; NULL: unknown */
     uint64_t clock;
     uint64_t last_cr3, last_entries, last_ns;
-    bool broken; /* the host does not let us start processes */
-    uint64_t *mapped; /* bit set: the page may be mapped in some stub */
+    bool broken;        /* the host does not let us start processes */
+    uint64_t *mapped;   /* bit set: the page may be mapped in some stub */
     uint64_t host_mask; /* XSAVE components of the host's signal frames */
     pthread_mutex_t kick_lock;
     pid_t running; /* under kick_lock: to be kicked */
@@ -68,8 +68,8 @@ struct direct {
 
 bool space_create_pages(struct space *s);
 void space_free_pages(struct space *s);
-/* Map what the access at `linear` needs, with page-fault error code `error`. False: it faults in the
- * guest, or needs more than a plain access. */
+/* Map what the access at `linear` needs, with page-fault error code `error`. False: it faults in
+ * the guest, or needs more than a plain access. */
 bool space_fill(struct direct *d, struct space *s, uint64_t linear, uint32_t error);
 /* Is `rip` in a page that was found unfit to run? A hint. */
 bool space_refuses(struct space *s, uint64_t rip);

@@ -25,7 +25,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
-#include <time.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -33,22 +32,23 @@
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "mem/physmem.h"
 #include "util/error.h"
 #include "util/util.h"
 
-#define SLOT_SHIFT    21 /* a stub has an aligned slot of this size for itself */
-#define SLOT_SIZE     (UINT64_C(1) << SLOT_SHIFT)
-#define CALL_SIZE_MAX SLOT_SIZE
+#define SLOT_SHIFT     21 /* a stub has an aligned slot of this size for itself */
+#define SLOT_SIZE      (UINT64_C(1) << SLOT_SHIFT)
+#define CALL_SIZE_MAX  SLOT_SIZE
 /* Guests' programs, libraries and stacks are elsewhere, as a rule. */
-#define BASE_LOW   UINT64_C(0x100000000000)
-#define BASE_RANGE UINT64_C(0x300000000000)
+#define BASE_LOW       UINT64_C(0x100000000000)
+#define BASE_RANGE     UINT64_C(0x300000000000)
 
 /* ---- The filter ---- */
 
-#define DATA(field)    (uint32_t)offsetof(struct seccomp_data, field)
+#define DATA(field)    (uint32_t) offsetof(struct seccomp_data, field)
 #define HIGH_WORD(at)  ((at) + 4)
 #define LOAD(at)       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (at))
 #define EQUAL(k, t, f) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (k), (t), (f))
@@ -107,13 +107,12 @@ struct kernel_sigaction {
 
 static const uint8_t signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGUSR1};
 
-/* The C library's restartable sequences are in memory that will be gone, and the kernel writes there
- * whenever it preempts us. */
+/* The C library's restartable sequences are in memory that will be gone, and the kernel writes
+ * there whenever it preempts us. */
 static bool leave_rseq(void)
 {
-    return !__rseq_size ||
-           syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset,
-                   sizeof(struct rseq), RSEQ_FLAG_UNREGISTER, RSEQ_SIG) == 0;
+    return !__rseq_size || syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset,
+                                   sizeof(struct rseq), RSEQ_FLAG_UNREGISTER, RSEQ_SIG) == 0;
 }
 
 /* The child: only system calls from here on. */
@@ -150,11 +149,11 @@ static _Noreturn void become_stub(const struct stub *stub, int shared_fd, int ra
                      .ss_flags = (int)SS_AUTODISARM};
     if (syscall(SYS_sigaltstack, &stack, NULL) < 0)
         _exit(1);
-    struct kernel_sigaction action = {
-        .handler = at + (uint64_t)(direct_stub_handler - direct_stub_code),
-        .flags = SA_SIGINFO | SA_ONSTACK | SA_RESTORER_FLAG,
-        .restorer = at,
-        .mask = ~UINT64_C(0)};
+    struct kernel_sigaction action = {.handler =
+                                          at + (uint64_t)(direct_stub_handler - direct_stub_code),
+                                      .flags = SA_SIGINFO | SA_ONSTACK | SA_RESTORER_FLAG,
+                                      .restorer = at,
+                                      .mask = ~UINT64_C(0)};
     for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
         if (syscall(SYS_rt_sigaction, signals[i], &action, NULL, 8) < 0)
             _exit(1);

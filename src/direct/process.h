@@ -17,7 +17,7 @@ struct stub {
     uint64_t base;
     uint8_t *shared; /* STUB_SIZE bytes: what the stub has mapped at `base` */
     const struct physmem *mem;
-    unsigned cpu; /* that it is bound to, plus one */
+    unsigned cpu;               /* that it is bound to, plus one */
     uint64_t sites[STUB_SITES]; /* where it stops before the instruction; 0: none */
 };
 

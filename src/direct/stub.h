@@ -10,12 +10,12 @@
 #ifndef TRIVISOR_DIRECT_STUB_H
 #define TRIVISOR_DIRECT_STUB_H
 
-#define STUB_CONTROL  0x1000
-#define STUB_REPORT   0x3000
-#define STUB_STACK    0x4000
-#define STUB_SIZE     0x14000
-#define STUB_TASK_END 0x7ffffffff000 /* of the host: no mapping reaches beyond */
-#define STUB_RAM_FD   3
+#define STUB_CONTROL     0x1000
+#define STUB_REPORT      0x3000
+#define STUB_STACK       0x4000
+#define STUB_SIZE        0x14000
+#define STUB_TASK_END    0x7ffffffff000 /* of the host: no mapping reaches beyond */
+#define STUB_RAM_FD      3
 
 /* struct stub_control */
 #define CONTROL_SEQUENCE 0
@@ -31,14 +31,14 @@
 #define CALLS_MAX        128
 
 /* struct stub_report */
-#define REPORT_STATE    0
-#define REPORT_SIGNAL   4
-#define REPORT_CONTEXT  8
-#define REPORT_STACK    16
-#define REPORT_FS_BASE  24
-#define REPORT_GS_BASE  32
-#define REPORT_SEGMENTS 40 /* DS, ES, FS, GS */
-#define REPORT_FAILED   48
+#define REPORT_STATE     0
+#define REPORT_SIGNAL    4
+#define REPORT_CONTEXT   8
+#define REPORT_STACK     16
+#define REPORT_FS_BASE   24
+#define REPORT_GS_BASE   32
+#define REPORT_SEGMENTS  40 /* DS, ES, FS, GS */
+#define REPORT_FAILED    48
 
 #ifndef __ASSEMBLER__
 

@@ -1,6 +1,7 @@
 /*
- * What ring 3 must not notice when it runs directly: a program that computes long enough to be promoted,
- * and in between does all that ends a direct run. Prints FAILED lines, and "stress: passed".
+ * What ring 3 must not notice when it runs directly: a program that computes long enough to be
+ * promoted, and in between does all that ends a direct run. Prints FAILED lines, and "stress:
+ * passed".
  */
 #include <cpuid.h>
 #include <sched.h>
@@ -51,7 +52,8 @@ static void on_signal(int number, siginfo_t *info, void *context)
     siglongjmp(caught, 1);
 }
 
-extern const uint8_t at_int3[], behind_int3[], at_int_3[], behind_int_3[], at_ud2[], at_hlt[], at_div[];
+extern const uint8_t at_int3[], behind_int3[], at_int_3[], behind_int_3[], at_ud2[], at_hlt[],
+    at_div[];
 
 #define EXPECT(number, rip, what, ...)                                                             \
     do {                                                                                           \
@@ -66,13 +68,22 @@ extern const uint8_t at_int3[], behind_int3[], at_int_3[], behind_int_3[], at_ud
 static void exceptions(void)
 {
     EXPECT(SIGTRAP, behind_int3, "int3",
-           __asm__ volatile("at_int3: int3\nbehind_int3:" : : : "memory"));
+           __asm__ volatile("at_int3: int3\nbehind_int3:"
+                            :
+                            :
+                            : "memory"));
     EXPECT(SIGTRAP, behind_int_3, "int 3",
-           __asm__ volatile("at_int_3: .byte 0xcd, 3\nbehind_int_3:" : : : "memory"));
+           __asm__ volatile("at_int_3: .byte 0xcd, 3\nbehind_int_3:"
+                            :
+                            :
+                            : "memory"));
     EXPECT(SIGILL, at_ud2, "ud2", __asm__ volatile("at_ud2: ud2" : : : "memory"));
     EXPECT(SIGSEGV, at_hlt, "hlt", __asm__ volatile("at_hlt: hlt" : : : "memory"));
     EXPECT(SIGFPE, at_div, "division by zero",
-           __asm__ volatile("xor %%ecx, %%ecx\nat_div: div %%ecx" : : : "eax", "ecx", "edx", "memory"));
+           __asm__ volatile("xor %%ecx, %%ecx\nat_div: div %%ecx"
+                            :
+                            :
+                            : "eax", "ecx", "edx", "memory"));
     EXPECT(SIGSEGV, 0, "page fault", *(volatile char *)(uintptr_t)0x123456789000 = 1);
     check(caught_address == (void *)(uintptr_t)0x123456789000, "address of a page fault");
     EXPECT(SIGSEGV, 0, "non-canonical address",
@@ -212,8 +223,8 @@ static void memory(void)
     munmap(p + 8192, 4096);
     EXPECT(SIGSEGV, 0, "a page that is gone", sink = *(volatile uint8_t *)(p + 8192));
 
-    uint8_t *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *code =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     for (uint32_t i = 0; i < 200; i++) {
         code[0] = 0xb8; /* MOV EAX, i; RET */
         memcpy(code + 1, &i, 4);
