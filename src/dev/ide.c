@@ -39,13 +39,18 @@ static void reset_drive(struct ide_drive *d, bool keep_modes)
     d->write_cache = d->look_ahead = d->smart = true;
 }
 
-static void reset_channel(struct ide_channel *ch)
+/* Drives are busy from here on. What moves to or from guest memory ends before this returns, with
+ * the lock let go: the guest may use its buffers for something else after a reset. */
+static void begin_reset(struct ide_channel *ch)
 {
     ide_abort(ch);
     ch->interrupt = false;
     irq_set(&ch->irq, 0);
-    for (unsigned i = 0; i < 2; i++)
+    for (unsigned i = 0; i < 2; i++) {
         reset_drive(&ch->drives[i], true);
+        ch->drives[i].regs.status = ST_BSY;
+    }
+    dma_wait(&ch->dma);
 }
 
 /* ---- Task file ---- */
@@ -78,9 +83,12 @@ static uint8_t task_read(struct ide_channel *ch, unsigned reg)
     }
 }
 
-/* Both drives hear of it. */
+/* Both drives hear of it, unless one works: it keeps what it was told, and stays the selected one.
+ */
 static void task_write(struct ide_channel *ch, unsigned reg, uint8_t value)
 {
+    if (ide_selected(ch)->regs.status & (ST_BSY | ST_DRQ))
+        return;
     for (unsigned i = 0; i < 2; i++) {
         struct ide_registers *r = &ch->drives[i].regs;
         switch (reg) {
@@ -193,9 +201,7 @@ static void control_write(void *opaque, uint64_t offset, unsigned size, uint64_t
     bool was_reset = ch->control & CONTROL_RESET, reset = value & CONTROL_RESET;
     ch->control = (uint8_t)value;
     if (reset && !was_reset) {
-        reset_channel(ch);
-        for (unsigned i = 0; i < 2; i++)
-            ch->drives[i].regs.status = ST_BSY;
+        begin_reset(ch);
     } else if (!reset && was_reset) {
         for (unsigned i = 0; i < 2; i++)
             reset_drive(&ch->drives[i], true);
@@ -297,13 +303,13 @@ static void after_reset(void *opaque)
     struct ide *ide = opaque;
     pci_device_reset(&ide->pci);
     for (unsigned c = 0; c < 2; c++) {
-        reset_channel(&ide->channels[c]);
+        begin_reset(&ide->channels[c]);
         for (unsigned i = 0; i < 2; i++)
             reset_drive(&ide->channels[c].drives[i], false);
     }
 }
 
-/* Indices into the buffer come from the snapshot. */
+/* Indices into the buffer and divisors come from the snapshot. */
 static void after_load(void *opaque)
 {
     struct ide *ide = opaque;
@@ -313,6 +319,13 @@ static void after_load(void *opaque)
         ch->length = MIN(ch->length, IDE_BUFFER);
         ch->position = MIN(ch->position, ch->length);
         ch->block = MIN(ch->block, IDE_BUFFER);
+        ch->generation++;
+        ch->submitted = false;
+        for (unsigned i = 0; i < 2; i++) {
+            struct ide_drive *d = &ch->drives[i];
+            d->heads = d->heads ? d->heads : 16;
+            d->spt = d->spt ? d->spt : 63;
+        }
         if (!ch->media)
             ch->remaining = MIN(ch->remaining, (uint64_t)IDE_BUFFER - ch->length);
         irq_set(&ch->irq, ch->interrupt && !(ch->control & CONTROL_NIEN));
@@ -330,6 +343,14 @@ static const struct state_table table = {
 };
 
 /* ---- Creation ---- */
+
+static void destroy(void *opaque)
+{
+    struct ide *ide = opaque;
+    for (unsigned c = 0; c < 2; c++)
+        dma_count_end(&ide->channels[c].dma);
+    free(ide);
+}
 
 static const struct pci_identity identity = {
     .name = "PIIX4 IDE",
@@ -360,11 +381,12 @@ struct ide *ide_create(struct device_env *env, struct pci_bus *bus, struct irq_l
         struct ide_channel *ch = &ide->channels[c];
         ch->ide = ide;
         ch->number = c;
+        dma_count_init(&ch->dma, env);
         ch->irq = c ? irq15 : irq14;
         bus_add(env->pio, ports[c].base, 8, &port_ops, ch, "IDE");
         bus_add(env->pio, ports[c].control, 1, &control_ops, ch, "IDE control");
     }
-    device_register(env, &table, ide, free);
+    device_register(env, &table, ide, destroy);
     return ide;
 }
 

@@ -5,14 +5,15 @@
 #include "dev/ide_internal.h"
 #include "util/util.h"
 
-#define SECTOR      512u
-#define LBA28_MAX   UINT64_C(0x0fffffff)
-#define LBA48_MAX   UINT64_C(0xffffffffffff)
-#define CYLS_MAX    16383u
-#define MULTIPLE    16
-#define DEVICE_LBA  0x40
-#define UDMA_MODES  0x3f /* 0 to 5 */
-#define MWDMA_MODES 0x07
+#define SECTOR       512u
+#define LBA28_MAX    UINT64_C(0x0fffffff)
+#define LBA48_MAX    UINT64_C(0xffffffffffff)
+#define CYLS_MAX     16383u
+#define MULTIPLE     16
+#define DEVICE_LBA   0x40
+#define DEVICE_SLAVE 0x10
+#define UDMA_MODES   0x3f /* 0 to 5 */
+#define MWDMA_MODES  0x07
 
 /* ---- Addresses ---- */
 
@@ -64,7 +65,7 @@ void ata_set_signature(struct ide_drive *d)
     d->regs.count = d->regs.lba[0] = 1;
     d->regs.lba[1] = d->cdrom ? 0x14 : 0;
     d->regs.lba[2] = d->cdrom ? 0xeb : 0;
-    d->regs.device = 0;
+    d->regs.device &= DEVICE_SLAVE;
 }
 
 /* ---- IDENTIFY DEVICE ---- */
@@ -202,6 +203,7 @@ static void cmd_diagnose(struct ide_channel *ch, unsigned arg)
     for (unsigned i = 0; i < 2; i++) {
         struct ide_drive *d = &ch->drives[i];
         ata_set_signature(d);
+        d->regs.device = 0;
         d->regs.error = 1; /* passed */
         d->regs.status = d->cdrom ? 0 : ST_READY;
     }
@@ -254,13 +256,17 @@ static bool set_transfer_mode(struct ide_drive *d)
     case 1: /* PIO with flow control */
         return mode <= 4;
     case 4:
+        if (mode > 2)
+            return false;
         d->udma = 0xff;
         d->mwdma = (uint8_t)mode;
-        return mode <= 2;
+        return true;
     case 8:
+        if (mode > 5)
+            return false;
         d->mwdma = 0xff;
         d->udma = (uint8_t)mode;
-        return mode <= 5;
+        return true;
     default:
         return false;
     }

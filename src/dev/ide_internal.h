@@ -2,6 +2,7 @@
 #ifndef TRIVISOR_DEV_IDE_INTERNAL_H
 #define TRIVISOR_DEV_IDE_INTERNAL_H
 
+#include "dev/dma.h"
 #include "dev/ide.h"
 
 #define IDE_BUFFER   0x10000u
@@ -66,6 +67,8 @@ struct ide_channel {
     uint32_t position, length;  /* in the buffer */
     uint8_t buffer[IDE_BUFFER];
     uint32_t generation; /* of commands: what ends later belongs to an aborted one */
+    bool submitted;      /* the command's DMA is under way: starting the bus master does nothing */
+    struct dma_count dma;
 };
 
 struct ide {

@@ -36,6 +36,7 @@ void ide_abort(struct ide_channel *ch)
 {
     ch->generation++;
     ch->phase = IDE_IDLE;
+    ch->submitted = false;
     ch->bm_status &= (uint8_t)~BM_ACTIVE;
     ch->remaining = ch->position = ch->length = 0;
 }
@@ -120,8 +121,11 @@ static void request_ended(struct ide_request *r, int error)
     struct ide_channel *ch = r->channel;
     if (r->dma && r->disk.op == DISK_READ)
         tell_written(ch, r);
+    if (r->dma)
+        dma_finish(&ch->dma);
     if (r->generation != ch->generation)
         return;
+    ch->submitted = false;
     if (error) {
         if (r->dma)
             ch->bm_status &= (uint8_t)~BM_ACTIVE;
@@ -162,8 +166,16 @@ static void on_done(struct disk_request *disk, int error)
     free(r);
 }
 
+/* A drive without a disk gets here with a snapshot that was made up. */
 static void submit(struct ide_channel *ch, struct ide_request *r, enum disk_op op)
 {
+    if (!ide_selected(ch)->disk) {
+        if (!r->dma && r->count)
+            free(r->iov[0].iov_base);
+        free(r);
+        disk_failed(ch, EIO);
+        return;
+    }
     r->disk.op = op;
     r->disk.fua = ch->fua && op == DISK_WRITE;
     r->disk.offset = ch->offset;
@@ -171,6 +183,10 @@ static void submit(struct ide_channel *ch, struct ide_request *r, enum disk_op o
     r->disk.iov = r->iov;
     r->disk.iov_count = r->count;
     r->disk.done = on_done;
+    if (r->dma) {
+        ch->submitted = true;
+        dma_begin(&ch->dma);
+    }
     disk_submit(ide_selected(ch)->disk, &r->disk);
 }
 
@@ -238,12 +254,10 @@ static bool read_prd(struct ide_channel *ch, unsigned n, uint32_t prd[2])
 }
 
 /* Host addresses of `bytes` of the guest's buffers. 0: the table is no good or too short. */
-static unsigned map_prds(struct ide_channel *ch, struct iovec *iov, uint64_t bytes, bool write,
-                         bool *longer)
+static unsigned map_prds(struct ide_channel *ch, struct iovec *iov, uint64_t bytes, bool write)
 {
     struct physmem *mem = ch->ide->env->mem;
     unsigned count = 0;
-    *longer = false;
     for (unsigned n = 0; n < PRD_MAX; n++) {
         uint32_t prd[2];
         if (!read_prd(ch, n, prd))
@@ -255,7 +269,6 @@ static unsigned map_prds(struct ide_channel *ch, struct iovec *iov, uint64_t byt
             return 0;
         iov[count++] = (struct iovec){host, used};
         bytes -= used;
-        *longer = used < size || (!bytes && !(prd[1] & PRD_LAST));
         if (!bytes)
             return count;
         if (prd[1] & PRD_LAST)
@@ -279,15 +292,15 @@ static bool direction_fits(const struct ide_channel *ch)
 void ide_dma_start(struct ide_channel *ch)
 {
     struct device_env *env = ch->ide->env;
-    if ((ch->phase != IDE_DMA_IN && ch->phase != IDE_DMA_OUT) || !(ch->bm_command & BM_START))
+    if ((ch->phase != IDE_DMA_IN && ch->phase != IDE_DMA_OUT) || ch->submitted ||
+        !(ch->bm_command & BM_START))
         return;
     bool in = ch->phase == IDE_DMA_IN;
     uint64_t bytes = ch->media ? ch->remaining : ch->length;
     unsigned iovs = (unsigned)MIN(bytes / 2 + 1, (uint64_t)PRD_MAX);
     struct ide_request *r = new_request(ch, iovs);
-    bool longer;
     if (!direction_fits(ch) || !(pci_get16(&ch->ide->pci, PCI_COMMAND) & PCI_COMMAND_MASTER) ||
-        !r || !(r->count = map_prds(ch, r->iov, bytes, in, &longer))) {
+        !r || !(r->count = map_prds(ch, r->iov, bytes, in))) {
         free(r);
         dma_failed(ch);
         return;

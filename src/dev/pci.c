@@ -128,26 +128,18 @@ static bool bar_decodes(const struct pci_device *dev, unsigned i, uint64_t *base
     if (!bar->wide || *base < HIGH_RAM_BASE)
         return *base >= env->mem->low_size && *base + bar->size <= HIGH_RAM_BASE;
     return *base >= HIGH_RAM_BASE + (env->mem->size - env->mem->low_size) &&
-           *base + bar->size <= UINT64_C(1) << 52;
+           *base <= (UINT64_C(1) << 52) - bar->size;
 }
 
-/*
- * Put the BARs where the registers say. A BAR that the guest puts on top of another device or of
- * RAM is not mapped: what was there first answers.
- */
-static void map_bars(struct pci_device *dev)
+/* A BAR that the guest puts on top of another device or of RAM is not mapped: what was there first
+ * answers. */
+static void map_free_bars(struct pci_device *dev)
 {
     struct device_env *env = dev->bus->env;
     for (unsigned i = 0; i <= PCI_BARS; i++) {
         struct pci_bar *bar = &dev->bars[i];
-        if (!bar->ops && !bar->memory)
-            continue;
         uint64_t base;
-        bool decodes = bar_decodes(dev, i, &base);
-        if (bar->mapped && decodes && bar->base == base)
-            continue;
-        unmap_bar(dev, bar);
-        if (!decodes)
+        if ((!bar->ops && !bar->memory) || bar->mapped || !bar_decodes(dev, i, &base))
             continue;
         if (bar->memory)
             bar->mapped = physmem_region_move(env->mem, bar->memory, base);
@@ -159,6 +151,25 @@ static void map_bars(struct pci_device *dev)
             log_write(env->log, LOG_DEV, "%s: BAR %u at %#llx overlaps another device", dev->name,
                       i, (unsigned long long)base);
     }
+}
+
+/* Put the BARs where the registers say. */
+static void map_bars(struct pci_device *dev)
+{
+    bool left = false;
+    for (unsigned i = 0; i <= PCI_BARS; i++) {
+        struct pci_bar *bar = &dev->bars[i];
+        uint64_t base;
+        if (!bar->mapped || (bar_decodes(dev, i, &base) && bar->base == base))
+            continue;
+        unmap_bar(dev, bar);
+        left = true;
+    }
+    map_free_bars(dev);
+    /* Another one may have waited for the place that has become free. */
+    for (unsigned i = 0; left && i < DEVFNS; i++)
+        if (dev->bus->devices[i])
+            map_free_bars(dev->bus->devices[i]);
 }
 
 static void put_bar(struct pci_device *dev, unsigned i, unsigned flags, const struct pci_bar *bar)
