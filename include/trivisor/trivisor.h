@@ -56,7 +56,7 @@ struct tv_config {
     enum tv_mode require;  /* fail rather than run in another mode; TV_MODE_AUTO: no requirement */
     const char *cpu_model; /* NAME[,+feat,-feat]; NULL: "host" */
     const char *kernel, *append;
-    const char *const *initrds; /* NULL-terminated; more than one only for Multiboot modules */
+    const char *const *initrds;    /* NULL-terminated; more than one only for Multiboot modules */
     const struct tv_drive *drives; /* copied */
     size_t drive_count;
     const char *bios; /* BIOS image; NULL: Debian's SeaBIOS. Without a kernel the BIOS boots */
@@ -75,16 +75,18 @@ struct tv_config {
     const char *bt_opt; /* -NAME,...: optimizations that mode bt leaves out; "none": all; NULL */
     enum tv_vga vga;
     enum tv_display display;
-    const char *display_address; /* HOST:PORT; NULL: the loopback, first free port */
-    const char *vnc_password;    /* file with the password; "none": nobody needs one; NULL */
-    const char *keyboard;        /* the guest's keyboard layout; NULL: "us" */
-    bool screenshot;             /* tv_vm_screenshot() will be called: have a VGA */
-    const char *log;             /* ITEMS:FILE */
+    const char *display_address;   /* HOST:PORT; NULL: the loopback, first free port */
+    const char *vnc_password;      /* file with the password; "none": nobody needs one; NULL */
+    const char *vnc_password_text; /* the password itself; counts where vnc_password is NULL */
+    const char *name;              /* the machine's, for its viewers; NULL: "Trivisor" */
+    const char *keyboard;          /* the guest's keyboard layout; NULL: "us" */
+    bool screenshot;               /* tv_vm_screenshot() will be called: have a VGA */
+    const char *log;               /* ITEMS:FILE */
     /* Mode bt: a file that tells the host's perf the names of translated code; "": where perf looks
      * for it; NULL: none. */
     const char *perf_map;
     const char *symbols; /* for it: names of guest addresses, as in System.map; NULL: none */
-    const char *gdb;             /* HOST:PORT: wait for a debugger before the first instruction */
+    const char *gdb;     /* HOST:PORT: wait for a debugger before the first instruction */
 };
 
 enum tv_exit_reason {

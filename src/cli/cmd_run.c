@@ -10,15 +10,18 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "mgmt/vmx.h"
 
 #define INITRDS_MAX 16
-#define DRIVES_MAX  16
+#define DRIVES_MAX  VMX_DRIVES_MAX
 
 struct run_options {
     struct tv_config config;
     const char *initrds[INITRDS_MAX + 1];
     unsigned initrd_count;
     struct tv_drive drives[DRIVES_MAX];
+    size_t vmx_drives; /* how many of them are the .vmx file's */
+    struct vmx *vmx;
     const char *screenshot;
     bool stats, quiet;
 };
@@ -208,10 +211,23 @@ static bool parse_drive_option(struct tv_drive *d, const char *text)
     return true;
 }
 
+/* The command line's CD-ROMs and floppies take the place of the .vmx file's. */
+static void drop_vmx_drives(struct run_options *o, enum tv_drive_media media)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < o->config.drive_count; i++)
+        if (i >= o->vmx_drives || o->drives[i].media != media)
+            o->drives[kept++] = o->drives[i];
+    o->vmx_drives -= o->config.drive_count - kept;
+    o->config.drive_count = kept;
+}
+
 /* FILE[,if=...][,ro][,snapshot][,format=...]: options from the end, so that a file's name may have
  * commas in it. Cuts optarg into pieces. */
 static int add_drive(struct run_options *o, const char *option, enum tv_drive_media media)
 {
+    if (media != TV_DRIVE_DISK)
+        drop_vmx_drives(o, media);
     if (o->config.drive_count == DRIVES_MAX)
         return cli_usage_error("%s: at most %d drives are possible", option, DRIVES_MAX);
     struct tv_drive *d = &o->drives[o->config.drive_count++];
@@ -335,6 +351,7 @@ static int parse_option(struct run_options *o, int id)
         return EXIT_OK;
     case OPT_VNC_PASSWORD:
         c->vnc_password = optarg;
+        c->vnc_password_text = NULL;
         return EXIT_OK;
     case OPT_KEYBOARD:
         c->keyboard = optarg;
@@ -351,10 +368,36 @@ static int parse_option(struct run_options *o, int id)
     }
 }
 
+static bool is_vmx(const char *name)
+{
+    size_t length = strlen(name);
+    return length > 4 && strcasecmp(name + length - 4, ".vmx") == 0;
+}
+
+/* Begin with the machine that the file describes. */
+static int take_vmx(struct run_options *o, const char *path)
+{
+    struct tv_error err = {""};
+    o->vmx = vmx_open(path, &err);
+    if (!o->vmx)
+        return cli_fail("%s", err.message);
+    o->config = *vmx_config(o->vmx);
+    o->vmx_drives = o->config.drive_count;
+    memcpy(o->drives, o->config.drives, o->config.drive_count * sizeof *o->drives);
+    return EXIT_OK;
+}
+
 static int parse_options(struct run_options *o, int argc, char **argv)
 {
     o->config.serial = TV_SERIAL_STDIO;
     opterr = 0;
+    if (argc > 1 && is_vmx(argv[1])) {
+        int status = take_vmx(o, argv[1]);
+        if (status != EXIT_OK)
+            return status;
+        argc--;
+        argv++;
+    }
     int id;
     while ((id = getopt_long(argc, argv, ":", options, NULL)) != -1) {
         if (id == '?')
@@ -365,12 +408,14 @@ static int parse_options(struct run_options *o, int argc, char **argv)
         if (status != EXIT_OK)
             return status;
     }
+    if (optind < argc && is_vmx(argv[optind]))
+        return cli_usage_error("run: '%s' has to come before all options", argv[optind]);
     if (optind < argc)
         return cli_usage_error("run: unexpected argument '%s'", argv[optind]);
     o->config.drives = o->drives;
     if (!o->config.kernel && !o->config.bios && !o->config.drive_count)
         return cli_usage_error("run: no kernel given; use --kernel FILE, or boot with --disk, "
-                               "--cdrom or --floppy FILE");
+                               "--cdrom or --floppy FILE, or name a .vmx file");
     o->config.initrds = o->initrds;
     return EXIT_OK;
 }
@@ -408,13 +453,10 @@ static void *wait_for_signal(void *opaque)
     return NULL;
 }
 
-int cmd_run(int argc, char **argv)
+static int run(struct run_options *o)
 {
-    struct run_options o = {0};
-    int status = parse_options(&o, argc, argv);
-    if (status != EXIT_OK)
-        return status;
-    o.config.notify = print_notice;
+    int status;
+    o->config.notify = print_notice;
 
     /* Blocked before any thread is created: only the waiting thread takes these. SIGUSR2 is our
      * own, to end it. */
@@ -429,25 +471,28 @@ int cmd_run(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
 
     struct tv_error err = {""};
-    struct tv_vm *vm = tv_vm_create(&o.config, &err);
+    struct tv_vm *vm = tv_vm_create(&o->config, &err);
     if (!vm)
         return cli_fail("%s", err.message);
-    if (!o.quiet)
+    if (!o->quiet)
         print_notice(NULL, tv_vm_mode_line(vm));
-    if (!o.quiet && tv_vm_serial_name(vm)) {
+    const char *note;
+    for (unsigned i = 0; !o->quiet && o->vmx && (note = vmx_notice(o->vmx, i)); i++)
+        print_notice(NULL, note);
+    if (!o->quiet && tv_vm_serial_name(vm)) {
         char line[512];
         snprintf(line, sizeof line, "serial port on %s", tv_vm_serial_name(vm));
         print_notice(NULL, line);
     }
 
-    if (!o.quiet && tv_vm_display_name(vm)) {
+    if (!o->quiet && tv_vm_display_name(vm)) {
         char line[512];
         snprintf(line, sizeof line, "display at %s", tv_vm_display_name(vm));
         print_notice(NULL, line);
     }
 
     wait.vm = vm;
-    wait.screenshot = o.screenshot;
+    wait.screenshot = o->screenshot;
     pthread_t waiter;
     int error = pthread_create(&waiter, NULL, wait_for_signal, &wait);
     if (error || tv_vm_start(vm, &err) < 0) {
@@ -460,11 +505,21 @@ int cmd_run(int argc, char **argv)
     tv_vm_wait(vm, &result);
     pthread_kill(waiter, SIGUSR2);
     pthread_join(waiter, NULL);
-    take_screenshot(vm, o.screenshot);
-    if (o.stats)
+    take_screenshot(vm, o->screenshot);
+    if (o->stats)
         tv_vm_print_stats(vm, stderr);
     tv_vm_destroy(vm); /* restores the terminal: messages come after it */
     if (result.message[0])
         cli_fail("%s", result.message);
     return result.status;
+}
+
+int cmd_run(int argc, char **argv)
+{
+    struct run_options o = {0};
+    int status = parse_options(&o, argc, argv);
+    if (status == EXIT_OK)
+        status = run(&o);
+    vmx_close(o.vmx);
+    return status;
 }

@@ -134,13 +134,15 @@ static int open_viewer(struct tv_vm *vm, struct tv_error *err)
     const struct tv_config *c = &vm->config;
     char password[PASSWORD_LINE];
     struct vnc_config vnc = {
-        .address = c->display_address, .web = c->display == TV_DISPLAY_WEB, .title = "Trivisor"};
+        .address = c->display_address, .web = c->display == TV_DISPLAY_WEB, .title = c->name};
     if (c->vnc_password && strcmp(c->vnc_password, "none") == 0) {
         vnc.open_to_all = true;
     } else if (c->vnc_password) {
         if (read_password(c->vnc_password, password, sizeof password, err) < 0)
             return -1;
         vnc.password = password;
+    } else {
+        vnc.password = c->vnc_password_text;
     }
     vm->vnc = vnc_open(&vnc, vm->display, vm->input, err);
     explicit_bzero(password, sizeof password);

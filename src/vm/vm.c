@@ -194,6 +194,8 @@ static void free_config(struct tv_config *c)
     free((char *)c->gdb);
     free((char *)c->display_address);
     free((char *)c->vnc_password);
+    free((char *)c->vnc_password_text);
+    free((char *)c->name);
     free((char *)c->keyboard);
     for (size_t i = 0; c->initrds && c->initrds[i]; i++)
         free((char *)c->initrds[i]);
@@ -214,6 +216,8 @@ static void copy_config(struct tv_config *to, const struct tv_config *from)
     to->gdb = copy_string(from->gdb);
     to->display_address = copy_string(from->display_address);
     to->vnc_password = copy_string(from->vnc_password);
+    to->vnc_password_text = copy_string(from->vnc_password_text);
+    to->name = copy_string(from->name ? from->name : "Trivisor");
     to->keyboard = copy_string(from->keyboard);
     to->bios = copy_string(from->bios);
     to->boot = copy_string(from->boot);

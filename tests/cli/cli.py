@@ -95,9 +95,59 @@ def modes():
     check("interp is available", next(m for m in report["modes"] if m["name"] == "interp")["available"])
 
 
+def boot_sector(text):
+    """Prints the text on COM1, then writes 42 to port 0xf4."""
+    code = bytes.fromhex("31c0 8ed8 fc be0000 baf803 ac 84c0 7403 ee ebf8 b02a baf400 ee f4 ebfd")
+    code = code.replace(b"\xbe\0\0", b"\xbe" + (0x7c00 + len(code)).to_bytes(2, "little"))
+    return (code + text + b"\0").ljust(510, b"\0") + b"\x55\xaa"
+
+
+def vmx():
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "a machine.vmx")
+
+        def write(*lines):
+            with open(path, "w") as file:
+                file.write("\n".join(lines) + "\n")
+
+        def raw(name, text):
+            with open(os.path.join(directory, name), "wb") as file:
+                file.write(boot_sector(text).ljust(1 << 20, b"\0"))
+
+        raw("raw.img", b"from the vmdk")
+        raw("other.img", b"from the command line")
+        convert = run("disk", "convert", os.path.join(directory, "raw.img"), os.path.join(directory, "disk.vmdk"))
+        check("convert", convert.returncode == 0, convert.stderr)
+        base = ["run", path, "--debug-exit", "0xf4", "--mode", "interp"]
+        machine = ['memsize = "64"', 'ide0:0.present = "TRUE"', 'ide0:0.fileName = "disk.vmdk"', 'serial0.present = "TRUE"',
+                   'serial0.fileType = "file"', 'serial0.fileName = "serial.log"']
+        write(*machine, 'ethernet0.present = "TRUE"')
+        result = run(*base)
+        with open(os.path.join(directory, "serial.log")) as file:
+            log = file.read()
+        check("vmx boots", result.returncode == 85 and "from the vmdk" in log, f"{result.returncode} {result.stderr} {log}")
+        check("vmx notice", path + ": ethernet0 is left out" in result.stderr, result.stderr)
+        result = run(*base, "--serial", "stdio", "--quiet")
+        check("vmx and options", result.returncode == 85 and "from the vmdk" in result.stdout and not result.stderr,
+              f"{result.returncode} {result.stderr}")
+        write(*(line.replace("ide0:0", "scsi0:0") for line in machine), 'scsi0.present = "TRUE"', 'scsi0.virtualDev = "lsilogic"',
+              'ide1:0.present = "TRUE"', 'ide1:0.deviceType = "cdrom-image"', 'ide1:0.fileName = "missing.iso"')
+        result = run(*base, "--serial", "stdio", "--cdrom", "none")
+        check("vmx with SCSI", result.returncode == 85 and "from the vmdk" in result.stdout and "PVSCSI" in result.stderr,
+              f"{result.returncode} {result.stderr}")
+        expect_error("vmx: a missing file", 1, ["missing.iso"], *base, "--quiet", "--serial", "none")
+        write("# comment", 'memsize = "much"')
+        expect_error("vmx: a bad value", 1, [path + ":2: memsize"], *base)
+        expect_error("vmx: after options", 2, [path, "before all options"], "run", "--quiet", path)
+        expect_error("vmx: none", 1, ["/nonexistent.vmx"], "run", "/nonexistent.vmx")
+        write('memsize = "64"')
+        expect_error("vmx: no drive", 2, ["--disk"], *base)
+
+
 usage()
 perf_map()
 files()
+vmx()
 modes()
 print("failed" if failures else "passed")
 sys.exit(1 if failures else 0)
