@@ -7,7 +7,7 @@
 #include "cli/cli.h"
 
 static const char help[] =
-    "usage: trivisor run OPTION... | disk VERB... | modes [--json] | version\n"
+    "usage: trivisor run [VM.vmx] OPTION... | disk VERB... | modes [--json] | version\n"
     "  --kernel FILE       Linux bzImage, PVH ELF or Multiboot image to start\n"
     "  --initrd FILE       initial RAM disk (Multiboot: a module; may be repeated)\n"
     "  --append TEXT       kernel command line\n"

@@ -59,7 +59,15 @@ _trivisor()
     --append | --memory | --tcache | --cpus | --debug-exit | --gdb) ;;
     *)
         case ${COMP_WORDS[1]} in
-        run) COMPREPLY=($(compgen -W "$options" -- "$cur")) ;;
+        run)
+            if [ "$COMP_CWORD" -eq 2 ] && [[ $cur != -* ]]; then
+                compopt -o filenames 2>/dev/null
+                COMPREPLY=($(compgen -f -X '!*.[vV][mM][xX]' -- "$cur") $(compgen -d -- "$cur")
+                    $([ -n "$cur" ] || echo "$options"))
+            else
+                COMPREPLY=($(compgen -W "$options" -- "$cur"))
+            fi
+            ;;
         modes) COMPREPLY=($(compgen -W "--json" -- "$cur")) ;;
         esac
         ;;
