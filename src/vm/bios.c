@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "boot/bios_tables.h"
+#include "dev/fdc.h"
 #include "dev/fw_cfg.h"
 #include "dev/pci.h"
 #include "dev/rtc.h"
@@ -101,12 +102,15 @@ static void set_boot_order(struct rtc *rtc, const char *order)
     rtc_set_cmos(rtc, CMOS_BOOT_3, (uint8_t)(nibbles[2] << 4 | NO_SIGNATURE));
 }
 
-static void describe_floppies(const struct tv_config *c, struct rtc *rtc)
+static void describe_floppies(const struct tv_vm *vm, struct rtc *rtc)
 {
+    const struct tv_config *c = &vm->config;
     unsigned count = 0, types = 0;
     for (size_t i = 0; i < c->drive_count; i++)
-        if (c->drives[i].media == TV_DRIVE_FLOPPY && count < 2)
-            types |= (unsigned)FLOPPY_1440 << (count++ ? 0 : 4);
+        if (c->drives[i].media == TV_DRIVE_FLOPPY && count < FDC_DRIVES) {
+            unsigned type = vm->disks[i] ? fdc_drive_type(disk_size(vm->disks[i])) : FLOPPY_1440;
+            types |= type << (count++ ? 0 : 4);
+        }
     rtc_set_cmos(rtc, CMOS_FLOPPIES, (uint8_t)types);
     rtc_set_cmos(rtc, CMOS_EQUIPMENT,
                  (uint8_t)(EQUIPMENT_FPU_MOUSE | (count ? 1 | (count - 1) << 6 : 0)));
@@ -141,7 +145,7 @@ int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct t
     bool menu = c->boot && strcmp(c->boot, "menu") == 0;
     const char *order = c->boot && !menu ? c->boot : default_order(c);
     set_boot_order(rtc, order);
-    describe_floppies(c, rtc);
+    describe_floppies(vm, rtc);
     bool ok = fw_cfg_add_number(cfg, FW_CFG_RAM_SIZE, mem->low_size, 8) &&
               fw_cfg_add_number(cfg, FW_CFG_NOGRAPHIC, vm->vga == NULL, 2) &&
               fw_cfg_add_number(cfg, FW_CFG_CPUS, c->vcpus, 2) &&

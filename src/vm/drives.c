@@ -1,7 +1,9 @@
 #include "vm/drives.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
+#include "dev/fdc.h"
 #include "dev/ide.h"
 #include "dev/pvscsi.h"
 #include "dev/virtio_blk.h"
@@ -67,6 +69,29 @@ static int attach_ide(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *er
     return 0;
 }
 
+static int attach_floppies(struct tv_vm *vm, struct tv_error *err)
+{
+    struct fdc *fdc = fdc_create(&vm->env, vm->dma, vm->isa_irq(vm, 6));
+    if (!fdc)
+        return tv_fail(err, "out of memory");
+    unsigned unit = 0;
+    for (size_t i = 0; i < vm->config.drive_count; i++) {
+        const struct tv_drive *d = &vm->config.drives[i];
+        if (d->media != TV_DRIVE_FLOPPY)
+            continue;
+        if (unit == FDC_DRIVES)
+            return tv_fail(err, "%s: there is room for %d floppy drives",
+                           d->path ? d->path : "floppy", FDC_DRIVES);
+        if (vm->disks[i] && !fdc_drive_type(disk_size(vm->disks[i])))
+            return tv_fail(err,
+                           "%s: no floppy has %" PRIu64 " bytes; want an image of 160, 180, 320, "
+                           "360, 720, 1200, 1440, 1680, 1722 or 2880 KiB",
+                           d->path, disk_size(vm->disks[i]));
+        fdc_attach(fdc, unit++, vm->disks[i]);
+    }
+    return 0;
+}
+
 /* PVSCSI and virtio: an adapter for all disks of the one, a function for each of the other. */
 #define PVSCSI_SLOT  16
 #define VIRTIO_FIRST 4 /* slots of disks */
@@ -108,14 +133,11 @@ static int attach_virtio(struct tv_vm *vm, struct pci_bus *pci, size_t i, unsign
 int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
 {
     const struct tv_config *c = &vm->config;
-    bool ide = !c->kernel;
+    bool ide = !c->kernel, floppies = false;
     unsigned slot = VIRTIO_FIRST;
     if (c->drive_count > DRIVES_MAX)
         return tv_fail(err, "%zu drives: at most %d are possible", c->drive_count, DRIVES_MAX);
     for (size_t i = 0; i < c->drive_count; i++) {
-        if (c->drives[i].media == TV_DRIVE_FLOPPY)
-            return tv_fail(err, "%s: this build has no floppy controller",
-                           c->drives[i].path ? c->drives[i].path : "floppy");
         if (open_image(vm, i, err) < 0)
             return -1;
         if (c->drives[i].media == TV_DRIVE_DISK) {
@@ -125,8 +147,11 @@ int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
                 attach_virtio(vm, pci, i, &slot, err) < 0)
                 return -1;
         }
+        floppies |= c->drives[i].media == TV_DRIVE_FLOPPY;
         ide |= c->drives[i].media != TV_DRIVE_FLOPPY && c->drives[i].interface == TV_INTERFACE_IDE;
     }
+    if (floppies && attach_floppies(vm, err) < 0)
+        return -1;
     return ide ? attach_ide(vm, pci, err) : 0;
 }
 

@@ -9,6 +9,7 @@
 #include "dev/backdoor.h"
 #include "dev/debug_exit.h"
 #include "dev/debugcon.h"
+#include "dev/dma8237.h"
 #include "dev/i8042.h"
 #include "dev/ioapic.h"
 #include "dev/pci.h"
@@ -113,6 +114,9 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     lapics_on_extint_ack(vm->lapics, pic_ack, vm->pic);
 
     vm->pit = pit_create(env, isa_irq(vm, 0));
+    vm->dma = dma8237_create(env);
+    if (!vm->dma)
+        return tv_fail(err, "out of memory");
     struct rtc *rtc =
         rtc_create(env, isa_irq(vm, 8), m->mem->low_size, m->mem->size - m->mem->low_size);
     struct port92 *port92 =

@@ -53,6 +53,7 @@ struct tv_vm {
     struct irq_line (*isa_irq)(struct tv_vm *vm, int irq); /* an ISA interrupt line */
     struct disk *disks[DRIVES_MAX];                        /* of config.drives; NULL: no medium */
     struct pvscsi *pvscsi; /* NULL: no disk asks for it */
+    struct dma8237 *dma;
     struct ioapic *ioapic;
     struct piix4_pm *pm; /* for the power button */
     struct pit *pit;
