@@ -92,11 +92,12 @@ void ata_identify_strings(uint16_t *words, unsigned unit, bool cdrom)
 
 static void geometry(const struct ide_drive *d, uint16_t *words)
 {
-    uint64_t cylinders = d->sectors / (16 * 63);
+    /* A disk of less than a cylinder has one: firmware reads nothing from a disk that has none. */
+    uint64_t cylinders = MAX(d->sectors / (16 * 63), UINT64_C(1));
     words[1] = (uint16_t)MIN(cylinders, (uint64_t)CYLS_MAX);
     words[3] = 16;
     words[6] = 63;
-    uint64_t current = d->sectors / ((uint64_t)d->heads * d->spt);
+    uint64_t current = MAX(d->sectors / ((uint64_t)d->heads * d->spt), UINT64_C(1));
     words[53] = 7;
     words[54] = (uint16_t)MIN(current, UINT64_C(65535));
     words[55] = d->heads;
