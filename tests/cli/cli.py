@@ -110,12 +110,13 @@ def vmx():
             with open(path, "w") as file:
                 file.write("\n".join(lines) + "\n")
 
-        def raw(name, text):
+        def raw(name, text, size):
             with open(os.path.join(directory, name), "wb") as file:
-                file.write(boot_sector(text).ljust(1 << 20, b"\0"))
+                file.write(boot_sector(text).ljust(size, b"\0"))
 
-        raw("raw.img", b"from the vmdk")
-        raw("other.img", b"from the command line")
+        raw("raw.img", b"from the vmdk", 1 << 20)
+        raw("floppy.img", b"from the floppy", 1440 << 10)
+        raw("other.img", b"from the command line", 1440 << 10)
         convert = run("disk", "convert", os.path.join(directory, "raw.img"), os.path.join(directory, "disk.vmdk"))
         check("convert", convert.returncode == 0, convert.stderr)
         base = ["run", path, "--debug-exit", "0xf4", "--mode", "interp"]
@@ -136,6 +137,13 @@ def vmx():
         check("vmx with SCSI", result.returncode == 85 and "from the vmdk" in result.stdout and "PVSCSI" in result.stderr,
               f"{result.returncode} {result.stderr}")
         expect_error("vmx: a missing file", 1, ["missing.iso"], *base, "--quiet", "--serial", "none")
+        write(*machine, 'floppy0.present = "TRUE"', 'floppy0.fileType = "file"', 'floppy0.fileName = "floppy.img"',
+              'bios.bootOrder = "floppy,hdd"')
+        result = run(*base, "--serial", "stdio")
+        check("vmx with a floppy", result.returncode == 85 and "from the floppy" in result.stdout, f"{result.returncode} {result.stderr}")
+        result = run(*base, "--serial", "stdio", "--floppy", os.path.join(directory, "other.img"))
+        check("vmx with another floppy", result.returncode == 85 and "from the command line" in result.stdout,
+              f"{result.returncode} {result.stderr}")
         write("# comment", 'memsize = "much"')
         expect_error("vmx: a bad value", 1, [path + ":2: memsize"], *base)
         expect_error("vmx: after options", 2, [path, "before all options"], "run", "--quiet", path)
