@@ -1,93 +1,22 @@
 #include "dev/fdc.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "dev/fdc_internal.h"
 #include "util/util.h"
-
-#define DMA_CHANNEL 2
-#define SECTOR      512u
-#define SIZE_CODE   2 /* N: 128 << N bytes */
-#define TRACK_LAST  83
-#define RECAL_STEPS 79
-#define SPT_MAX     36
-#define FIFO_SIZE   16
-#define POLLED      4 /* drives that the controller polls, there or not */
 
 enum { REG_DOR, REG_TDR, REG_MSR, REG_FIFO }; /* from 3f2 on */
 enum { DOR_DRIVE = 0x03, DOR_ENABLE = 0x04, DOR_DMA = 0x08 };
-enum { DSR_RATE = 0x03, DSR_RESET = 0x80 };
 enum { MSR_BUSY = 0x10, MSR_NON_DMA = 0x20, MSR_TO_HOST = 0x40, MSR_READY = 0x80 };
 enum { DIR_CHANGED = 0x80 };
-enum { ST0_CHECK = 0x10, ST0_SEEK = 0x20, ST0_FAILED = 0x40, ST0_INVALID = 0x80, ST0_POLL = 0xc0 };
-enum { ST1_MARK = 0x01, ST1_PROTECTED = 0x02, ST1_NO_DATA = 0x04, ST1_DATA = 0x20, ST1_END = 0x80 };
-enum { ST2_BAD_CYLINDER = 0x02, ST2_WRONG_CYLINDER = 0x10, ST2_DATA = 0x20, ST2_MARK = 0x40 };
 enum { ST3_FIXED = 0x28, ST3_TRACK_0 = 0x10, ST3_PROTECTED = 0x40 };
-enum { CONFIG_NO_POLL = 0x10, CONFIG_NO_FIFO = 0x20, CONFIG_SEEK = 0x40, CONFIG_RESET = 0x20 };
-enum { COMMAND_MT = 0x80, COMMAND_MFM = 0x40 };
-
-struct geometry {
-    uint16_t sectors;
-    uint8_t tracks, heads, spt;
-    uint8_t rate; /* 0: 500 kbit/s, 1: 300, 2: 250, 3: 1000 */
-    uint8_t type; /* of the drive, in the CMOS */
-};
 
 static const struct geometry geometries[] = {
     {2880, 80, 2, 18, 0, 4}, {5760, 80, 2, 36, 3, 5}, {1440, 80, 2, 9, 2, 4},
     {2400, 80, 2, 15, 0, 2}, {720, 40, 2, 9, 2, 1},   {640, 40, 2, 8, 2, 1},
     {360, 40, 1, 9, 2, 1},   {320, 40, 1, 8, 2, 1},   {3360, 80, 2, 21, 0, 4},
     {3444, 82, 2, 21, 0, 4},
-};
-
-enum phase {
-    PHASE_COMMAND,
-    PHASE_RESULT,
-    PHASE_TO_HOST,   /* the buffer goes to the guest */
-    PHASE_FROM_HOST, /* the guest fills it */
-    PHASE_READING,   /* the disk is asked */
-    PHASE_WRITING,
-};
-
-struct drive {
-    bool present, read_only;
-    struct disk *disk;
-    const struct geometry *medium; /* NULL: none */
-    uint8_t track;                 /* where the head is */
-    uint8_t pcn;                   /* where the controller believes it to be */
-    bool changed;
-};
-
-struct fdc {
-    struct device_env *env;
-    struct dma8237 *dma;
-    struct irq_line irq;
-    struct drive drives[FDC_DRIVES];
-    uint8_t dor, tdr, dsr;
-    uint8_t specify[2], config, pretrk, perpendicular;
-    bool lock;
-    uint8_t sense[POLLED]; /* ST0 for SENSE INTERRUPT STATUS */
-    bool sense_due[POLLED];
-    bool interrupt; /* of a command */
-    uint8_t phase;  /* enum phase */
-    uint8_t fifo[FIFO_SIZE];
-    uint8_t position, length; /* in fifo */
-    /* The command that moves data */
-    uint8_t command, unit, head;
-    uint8_t chrn[4], eot, filler, verify_count;
-    bool terminal, format;
-    uint32_t data_position, data_length;
-    uint8_t data[SPT_MAX * SECTOR];
-    uint32_t generation; /* of commands: what ends later belongs to an aborted one */
-};
-
-struct fdc_request {
-    struct disk_request disk;
-    struct fdc *fdc;
-    uint32_t generation;
-    struct iovec iov;
-    uint8_t data[];
 };
 
 static const struct geometry *geometry_of(uint64_t bytes)
@@ -104,12 +33,6 @@ uint8_t fdc_drive_type(uint64_t bytes)
     return g ? g->type : 0;
 }
 
-/* NULL: there is no such drive. */
-static struct drive *drive_at(struct fdc *fdc, unsigned unit)
-{
-    return unit < FDC_DRIVES && fdc->drives[unit].present ? &fdc->drives[unit] : NULL;
-}
-
 /* ---- Interrupts and results ---- */
 
 static void update_irq(struct fdc *fdc)
@@ -117,7 +40,7 @@ static void update_irq(struct fdc *fdc)
     irq_set(&fdc->irq, fdc->interrupt && (fdc->dor & DOR_DMA) && (fdc->dor & DOR_ENABLE));
 }
 
-static void set_interrupt(struct fdc *fdc, bool on)
+void fdc_set_interrupt(struct fdc *fdc, bool on)
 {
     fdc->interrupt = on;
     update_irq(fdc);
@@ -126,8 +49,8 @@ static void set_interrupt(struct fdc *fdc, bool on)
 /* The input is edge-triggered: whatever held the line up before, this is an interrupt. */
 static void new_interrupt(struct fdc *fdc)
 {
-    set_interrupt(fdc, false);
-    set_interrupt(fdc, true);
+    fdc_set_interrupt(fdc, false);
+    fdc_set_interrupt(fdc, true);
 }
 
 static void want_command(struct fdc *fdc)
@@ -149,8 +72,7 @@ static void result_byte(struct fdc *fdc, uint8_t byte)
     result(fdc, &byte, 1);
 }
 
-/* The seven bytes of commands with data; they come with an interrupt. */
-static void result_data(struct fdc *fdc, uint8_t st0, uint8_t st1, uint8_t st2)
+void fdc_result_data(struct fdc *fdc, uint8_t st0, uint8_t st1, uint8_t st2)
 {
     const uint8_t *id = fdc->chrn;
     const uint8_t bytes[] = {
@@ -159,11 +81,6 @@ static void result_data(struct fdc *fdc, uint8_t st0, uint8_t st1, uint8_t st2)
     dma8237_request(fdc->dma, DMA_CHANNEL, false);
     result(fdc, bytes, sizeof bytes);
     new_interrupt(fdc);
-}
-
-static bool uses_dma(const struct fdc *fdc)
-{
-    return !(fdc->specify[1] & 1);
 }
 
 /* ---- Reset ---- */
@@ -196,255 +113,12 @@ static void software_reset(struct fdc *fdc)
         update_irq(fdc);
 }
 
-/* ---- Disk requests ---- */
-
-static void sector_read(struct fdc *fdc);
-static void sector_written(struct fdc *fdc);
-
-static void request_ended(struct fdc_request *r, int error)
-{
-    struct fdc *fdc = r->fdc;
-    if (r->generation != fdc->generation)
-        return;
-    if (error) {
-        if (error == EROFS)
-            result_data(fdc, ST0_FAILED, ST1_PROTECTED, 0);
-        else
-            result_data(fdc, ST0_FAILED, ST1_DATA, ST2_DATA);
-    } else if (r->disk.op == DISK_READ) {
-        memcpy(fdc->data, r->data, r->disk.length);
-        sector_read(fdc);
-    } else {
-        sector_written(fdc);
-    }
-}
-
-static void on_done(struct disk_request *disk, int error)
-{
-    struct fdc_request *r = container_of(disk, struct fdc_request, disk);
-    pthread_mutex_t *lock = r->fdc->env->lock;
-    pthread_mutex_lock(lock);
-    request_ended(r, error);
-    pthread_mutex_unlock(lock);
-    free(r);
-}
-
-/* `count` sectors from sector R of this track on, to or from the buffer. */
-static void submit(struct fdc *fdc, enum disk_op op, unsigned sector, unsigned count)
-{
-    struct drive *d = &fdc->drives[fdc->unit];
-    const struct geometry *g = d->medium;
-    uint32_t bytes = count * SECTOR;
-    struct fdc_request *r = calloc(1, sizeof *r + bytes);
-    if (!r) {
-        result_data(fdc, ST0_FAILED, ST1_DATA, ST2_DATA);
-        return;
-    }
-    uint64_t lba = ((uint64_t)d->track * g->heads + fdc->head) * g->spt + sector - 1;
-    fdc->phase = op == DISK_READ ? PHASE_READING : PHASE_WRITING;
-    r->fdc = fdc;
-    r->generation = fdc->generation;
-    r->iov = (struct iovec){r->data, bytes};
-    if (op == DISK_WRITE)
-        memcpy(r->data, fdc->data, bytes);
-    r->disk = (struct disk_request){.op = op,
-                                    .offset = lba * DISK_SECTOR,
-                                    .length = bytes,
-                                    .iov = &r->iov,
-                                    .iov_count = 1,
-                                    .done = on_done};
-    disk_submit(d->disk, &r->disk);
-}
-
-/* ---- READ DATA, WRITE DATA, VERIFY, FORMAT TRACK ---- */
-
-static bool command_is(const struct fdc *fdc, unsigned code)
-{
-    return (fdc->command & 0x1f) == code;
-}
-
-static bool writes(const struct fdc *fdc)
-{
-    return command_is(fdc, 0x05) || command_is(fdc, 0x09) || command_is(fdc, 0x0d);
-}
-
-/* Can the head read this track at all? Ends the command if not. */
-static bool track_readable(struct fdc *fdc)
-{
-    struct drive *d = drive_at(fdc, fdc->unit);
-    if (!d || !d->medium || d->medium->rate != (fdc->dsr & DSR_RATE) ||
-        !(fdc->command & COMMAND_MFM) || d->track >= d->medium->tracks ||
-        fdc->head >= d->medium->heads) {
-        result_data(fdc, ST0_FAILED, ST1_MARK, 0);
-        return false;
-    }
-    if (writes(fdc) && d->read_only) {
-        result_data(fdc, ST0_FAILED, ST1_PROTECTED, 0);
-        return false;
-    }
-    return true;
-}
-
-/* The sector that CHRN names. */
-static bool sector_found(struct fdc *fdc)
-{
-    if (!track_readable(fdc))
-        return false;
-    const struct drive *d = &fdc->drives[fdc->unit];
-    const uint8_t *id = fdc->chrn;
-    uint8_t st2 = 0;
-    if (id[0] != d->track)
-        st2 = id[0] == 0xff ? ST2_BAD_CYLINDER : ST2_WRONG_CYLINDER;
-    else if (id[1] == fdc->head && id[2] >= 1 && id[2] <= d->medium->spt && id[3] == SIZE_CODE)
-        return true;
-    result_data(fdc, ST0_FAILED, ST1_NO_DATA, st2);
-    return false;
-}
-
-static void move_data(struct fdc *fdc);
-
-/* The buffer waits for the guest or its DMA channel. */
-static void offer_data(struct fdc *fdc, enum phase phase, uint32_t length)
-{
-    fdc->phase = phase;
-    fdc->data_position = 0;
-    fdc->data_length = length;
-    if (uses_dma(fdc)) {
-        dma8237_request(fdc->dma, DMA_CHANNEL, true);
-        move_data(fdc);
-    } else {
-        set_interrupt(fdc, true);
-    }
-}
-
-static void next_sector(struct fdc *fdc)
-{
-    if (!sector_found(fdc))
-        return;
-    if (writes(fdc))
-        offer_data(fdc, PHASE_FROM_HOST, SECTOR);
-    else
-        submit(fdc, DISK_READ, fdc->chrn[2], 1);
-}
-
-/* The sector after the last one, as the result tells it. */
-static void step_id(struct fdc *fdc)
-{
-    uint8_t *id = fdc->chrn;
-    if (id[2] != fdc->eot) {
-        id[2]++;
-        return;
-    }
-    id[2] = 1;
-    if (!(fdc->command & COMMAND_MT)) {
-        id[0]++;
-    } else {
-        if (id[1] & 1)
-            id[0]++;
-        id[1] ^= 1;
-    }
-}
-
-/* A sector is done. */
-static void advance(struct fdc *fdc)
-{
-    bool last = fdc->chrn[2] == fdc->eot && (!(fdc->command & COMMAND_MT) || fdc->head == 1);
-    bool deleted = command_is(fdc, 0x0c); /* it was none: the controller stops and says so */
-    bool verify = command_is(fdc, 0x16);
-    if (verify && fdc->verify_count)
-        fdc->terminal = --fdc->verify_count == 0;
-    else if (verify)
-        fdc->terminal = last;
-    if (fdc->terminal || deleted) {
-        step_id(fdc);
-        result_data(fdc, 0, 0, deleted ? ST2_MARK : 0);
-    } else if (last) {
-        result_data(fdc, ST0_FAILED, ST1_END, 0);
-    } else {
-        step_id(fdc);
-        fdc->head = fdc->chrn[1] & 1;
-        next_sector(fdc);
-    }
-}
-
-static void sector_read(struct fdc *fdc)
-{
-    if (command_is(fdc, 0x16))
-        advance(fdc);
-    else
-        offer_data(fdc, PHASE_TO_HOST, SECTOR);
-}
-
-static void sector_written(struct fdc *fdc)
-{
-    if (fdc->format)
-        result_data(fdc, 0, 0, 0);
-    else
-        advance(fdc);
-}
-
-/* The guest has sent the IDs of a track's sectors. Only the layout that the image has can be kept.
- */
-static void format_track(struct fdc *fdc)
-{
-    const struct drive *d = &fdc->drives[fdc->unit];
-    unsigned count = fdc->data_position / 4, seen = 0;
-    bool fits = count == d->medium->spt;
-    uint64_t ids = 0;
-    for (unsigned i = 0; fits && i < count; i++) {
-        const uint8_t *id = fdc->data + 4 * (size_t)i;
-        fits = id[0] == d->track && id[1] == fdc->head && id[2] >= 1 && id[2] <= count &&
-               id[3] == SIZE_CODE && !(ids >> id[2] & 1);
-        ids |= fits ? UINT64_C(1) << id[2] : 0;
-        seen += fits;
-        memcpy(fdc->chrn, id, 4);
-    }
-    if (!fits || seen != count) {
-        result_data(fdc, ST0_FAILED, ST1_NO_DATA, 0);
-        return;
-    }
-    memset(fdc->data, fdc->filler, count * SECTOR);
-    submit(fdc, DISK_WRITE, 1, count);
-}
-
-/* All that the guest gives or takes of this buffer has been moved. */
-static void data_moved(struct fdc *fdc)
-{
-    dma8237_request(fdc->dma, DMA_CHANNEL, false);
-    set_interrupt(fdc, false);
-    if (fdc->phase == PHASE_TO_HOST) {
-        advance(fdc);
-    } else if (fdc->format) {
-        format_track(fdc);
-    } else {
-        memset(fdc->data + fdc->data_position, 0, SECTOR - fdc->data_position);
-        submit(fdc, DISK_WRITE, fdc->chrn[2], 1);
-    }
-}
-
-static void move_data(struct fdc *fdc)
-{
-    bool in = fdc->phase == PHASE_TO_HOST;
-    fdc->data_position +=
-        dma8237_transfer(fdc->dma, DMA_CHANNEL, fdc->data + fdc->data_position,
-                         fdc->data_length - fdc->data_position, in, &fdc->terminal);
-    if (fdc->terminal || fdc->data_position == fdc->data_length)
-        data_moved(fdc);
-}
-
-static void dma_ready(void *opaque)
-{
-    struct fdc *fdc = opaque;
-    if (uses_dma(fdc) && (fdc->phase == PHASE_TO_HOST || fdc->phase == PHASE_FROM_HOST))
-        move_data(fdc);
-}
-
 /* ---- The head ---- */
 
 /* Steps move the head from where it is, and the controller's count with it. */
 static void step_to(struct fdc *fdc, unsigned unit, int target)
 {
-    struct drive *d = drive_at(fdc, unit);
+    struct drive *d = fdc_drive_at(fdc, unit);
     if (!d)
         return;
     int steps = target - d->pcn, track = d->track + steps;
@@ -480,7 +154,7 @@ static void do_data(struct fdc *fdc)
     fdc->verify_count = fdc->fifo[1] & 0x80 ? fdc->fifo[8] : 0;
     if (fdc->config & CONFIG_SEEK)
         step_to(fdc, fdc->unit, fdc->chrn[0]);
-    next_sector(fdc);
+    fdc_next_sector(fdc);
 }
 
 static void do_format(struct fdc *fdc)
@@ -489,31 +163,31 @@ static void do_format(struct fdc *fdc)
     fdc->format = true;
     fdc->filler = fdc->fifo[5];
     fdc->eot = fdc->fifo[3];
-    const struct drive *d = drive_at(fdc, fdc->unit);
+    const struct drive *d = fdc_drive_at(fdc, fdc->unit);
     const uint8_t id[4] = {d ? d->track : 0, fdc->head, 1, fdc->fifo[2]};
     memcpy(fdc->chrn, id, sizeof id);
-    if (!track_readable(fdc))
+    if (!fdc_track_readable(fdc))
         return;
     if (fdc->fifo[2] != SIZE_CODE || fdc->fifo[3] == 0 || fdc->fifo[3] > SPT_MAX)
-        result_data(fdc, ST0_FAILED, ST1_NO_DATA, 0);
+        fdc_result_data(fdc, ST0_FAILED, ST1_NO_DATA, 0);
     else
-        offer_data(fdc, PHASE_FROM_HOST, fdc->fifo[3] * 4u);
+        fdc_offer_data(fdc, PHASE_FROM_HOST, fdc->fifo[3] * 4u);
 }
 
 static void do_read_id(struct fdc *fdc)
 {
     select_drive(fdc);
-    const struct drive *d = drive_at(fdc, fdc->unit);
+    const struct drive *d = fdc_drive_at(fdc, fdc->unit);
     const uint8_t id[4] = {d ? d->track : 0, fdc->head, 1, SIZE_CODE};
     memcpy(fdc->chrn, id, sizeof id);
-    if (track_readable(fdc))
-        result_data(fdc, 0, 0, 0);
+    if (fdc_track_readable(fdc))
+        fdc_result_data(fdc, 0, 0, 0);
 }
 
 static void do_recalibrate(struct fdc *fdc)
 {
     unsigned unit = fdc->fifo[1] & 3;
-    struct drive *d = drive_at(fdc, unit);
+    struct drive *d = fdc_drive_at(fdc, unit);
     if (!d) {
         seek_ended(fdc, unit, ST0_FAILED | ST0_SEEK | ST0_CHECK);
         return;
@@ -536,7 +210,7 @@ static void do_seek(struct fdc *fdc)
 static void do_relative_seek(struct fdc *fdc)
 {
     unsigned unit = fdc->fifo[1] & 3;
-    const struct drive *d = drive_at(fdc, unit);
+    const struct drive *d = fdc_drive_at(fdc, unit);
     int pcn = d ? d->pcn : 0, n = fdc->fifo[2];
     int target = fdc->fifo[0] & 0x40 ? MIN(pcn + n, 255) : pcn - n;
     step_to(fdc, unit, target < 0 ? 0 : target);
@@ -548,10 +222,10 @@ static void do_sense_interrupt(struct fdc *fdc)
     for (unsigned i = 0; i < POLLED; i++) {
         if (!fdc->sense_due[i])
             continue;
-        const struct drive *d = drive_at(fdc, i);
+        const struct drive *d = fdc_drive_at(fdc, i);
         const uint8_t bytes[] = {fdc->sense[i], d ? d->pcn : 0};
         fdc->sense_due[i] = false;
-        set_interrupt(fdc, false);
+        fdc_set_interrupt(fdc, false);
         result(fdc, bytes, sizeof bytes);
         return;
     }
@@ -560,7 +234,7 @@ static void do_sense_interrupt(struct fdc *fdc)
 
 static void do_sense_drive(struct fdc *fdc)
 {
-    const struct drive *d = drive_at(fdc, fdc->fifo[1] & 3);
+    const struct drive *d = fdc_drive_at(fdc, fdc->fifo[1] & 3);
     uint8_t st3 = ST3_FIXED | (fdc->fifo[1] & 7);
     if (d && d->track == 0)
         st3 |= ST3_TRACK_0;
@@ -647,7 +321,7 @@ static void command_byte(struct fdc *fdc, uint8_t value)
     for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
         if ((fdc->fifo[0] & commands[i].mask) != commands[i].code)
             continue;
-        if (fdc->position == commands[i].length)
+        if (fdc->position >= commands[i].length)
             commands[i].run(fdc);
         return;
     }
@@ -660,7 +334,7 @@ static void command_byte(struct fdc *fdc, uint8_t value)
 
 static uint8_t main_status(const struct fdc *fdc)
 {
-    bool pio = !uses_dma(fdc);
+    bool pio = !fdc_uses_dma(fdc);
     if (!(fdc->dor & DOR_ENABLE))
         return 0;
     switch (fdc->phase) {
@@ -687,15 +361,15 @@ static void announce_seeks(struct fdc *fdc)
 
 static uint8_t fifo_read(struct fdc *fdc)
 {
-    if (fdc->phase == PHASE_TO_HOST && !uses_dma(fdc)) {
+    if (fdc->phase == PHASE_TO_HOST && !fdc_uses_dma(fdc)) {
         uint8_t value = fdc->data[fdc->data_position++];
         if (fdc->data_position == fdc->data_length)
-            data_moved(fdc);
+            fdc_data_moved(fdc);
         return value;
     }
     if (fdc->phase != PHASE_RESULT)
         return 0xff;
-    set_interrupt(fdc, false);
+    fdc_set_interrupt(fdc, false);
     uint8_t value = fdc->fifo[fdc->position++];
     if (fdc->position == fdc->length) {
         want_command(fdc);
@@ -710,10 +384,10 @@ static void fifo_write(struct fdc *fdc, uint8_t value)
         return;
     if (fdc->phase == PHASE_COMMAND) {
         command_byte(fdc, value);
-    } else if (fdc->phase == PHASE_FROM_HOST && !uses_dma(fdc)) {
+    } else if (fdc->phase == PHASE_FROM_HOST && !fdc_uses_dma(fdc)) {
         fdc->data[fdc->data_position++] = value;
         if (fdc->data_position == fdc->data_length)
-            data_moved(fdc);
+            fdc_data_moved(fdc);
     }
 }
 
@@ -768,7 +442,7 @@ static void port_write(void *opaque, uint64_t offset, unsigned size, uint64_t va
 static uint64_t dir_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct fdc *fdc = opaque;
-    const struct drive *d = drive_at(fdc, fdc->dor & DOR_DRIVE);
+    const struct drive *d = fdc_drive_at(fdc, fdc->dor & DOR_DRIVE);
     return d && (d->changed || !d->disk) ? DIR_CHANGED : 0;
 }
 
@@ -839,7 +513,7 @@ static void after_load(void *opaque)
         fdc->drives[i].track = MIN(fdc->drives[i].track, TRACK_LAST);
     dma8237_request(fdc->dma, DMA_CHANNEL, false);
     if (fdc->phase > PHASE_RESULT) {
-        result_data(fdc, ST0_FAILED, ST1_DATA, ST2_DATA);
+        fdc_result_data(fdc, ST0_FAILED, ST1_DATA, ST2_DATA);
     } else if (fdc->position >= FIFO_SIZE || fdc->length > FIFO_SIZE ||
                (fdc->phase == PHASE_RESULT && fdc->position >= fdc->length)) {
         want_command(fdc);
@@ -867,7 +541,7 @@ struct fdc *fdc_create(struct device_env *env, struct dma8237 *dma, struct irq_l
     fdc->env = env;
     fdc->dma = dma;
     fdc->irq = irq6;
-    dma8237_attach(dma, DMA_CHANNEL, dma_ready, fdc);
+    dma8237_attach(dma, DMA_CHANNEL, fdc_dma_ready, fdc);
     bus_add(env->pio, 0x3f2, 4, &port_ops, fdc, "floppy");
     bus_add(env->pio, 0x3f7, 1, &dir_ops, fdc, "floppy DIR");
     device_register(env, &table, fdc, free);
@@ -890,7 +564,7 @@ void fdc_attach(struct fdc *fdc, unsigned unit, struct disk *disk)
 
 bool fdc_change_medium(struct fdc *fdc, unsigned unit, struct disk *disk)
 {
-    struct drive *d = drive_at(fdc, unit);
+    struct drive *d = fdc_drive_at(fdc, unit);
     if (!d || fdc->phase > PHASE_RESULT || (disk && !geometry_of(disk_size(disk))))
         return false;
     insert(d, disk);
