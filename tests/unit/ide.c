@@ -1,6 +1,5 @@
 /* The PIIX4 IDE controller as firmware and drivers use it, and a guest that does not play fair. */
-#include "dev/ide.h"
-
+#include "dev/ide_internal.h"
 #include "dev/piix4.h"
 #include "dma_machine.h"
 
@@ -10,8 +9,8 @@
 #define BASE    0x1f0
 #define CONTROL 0x3f6
 
-enum { ERR = 0x01, DRQ = 0x08, DRDY = 0x40, BSY = 0x80 };
-enum { ABRT = 0x04, IDNF = 0x10 };
+enum { ERR = ST_ERR, DRQ = ST_DRQ, DRDY = ST_DRDY, BSY = ST_BSY };
+enum { ABRT = ER_ABRT, IDNF = ER_IDNF, UNC = ER_UNC };
 
 static struct ide *ide;
 static struct probe irqs[2];
@@ -453,6 +452,92 @@ static void test_medium(void)
     CHECK(change(disk));
 }
 
+/* ---- Errors of the disk ---- */
+
+/* The host's file has become shorter: reads behind its end fail. */
+static void test_disk_errors(void)
+{
+    CHECK(ftruncate(disk_file, 1 << 20) == 0);
+    char sector[512];
+    unsigned last = (1 << 20) / 512;
+    command28(BASE, 0xe0, last - 1, 2, 0x20);
+    CHECK((wait_ready(BASE) & (DRQ | ERR)) == DRQ);
+    read_port(BASE, sector, sizeof sector);
+    CHECK((wait_ready(BASE) & (DRQ | ERR)) == ERR && in8(&m, BASE + 1) == UNC);
+    CHECK(bus_read(&m.pio, BASE, 2) == 0);
+
+    set_prd(0, DATA, LAST | 1024);
+    run_dma(0xc8, last, 2, 8);
+    CHECK((wait_ready(BASE) & (DRQ | ERR)) == ERR && in8(&m, BASE + 1) == UNC);
+    CHECK(in8(&m, BM + 2) == 0x64); /* the bus did its part */
+
+    CHECK(sense() == 0x628); /* the medium that test_medium() put in */
+    set_prd(0, DATA, LAST | 2048);
+    packet((uint8_t[12]){0x28, 0, 0, 0, (uint8_t)(last / 4 >> 8), 0, 0, 0, 1}, 0, 2048);
+    CHECK((wait_ready(CD) & (DRQ | ERR)) == ERR && sense() == 0x311);
+    out8(&m, BM + 8, 0);
+    packet((uint8_t[12]){0x28, 0, 0, 0, (uint8_t)(last / 4 >> 8), 0, 0, 0, 1}, 1, 2048);
+    out8(&m, BM + 8, 9);
+    CHECK((wait_ready(CD) & (DRQ | ERR)) == ERR && sense() == 0x311);
+    CHECK(ftruncate(disk_file, DISK_SIZE) == 0);
+
+    /* A disk that is not written to. */
+    struct tv_error err;
+    disk_drain(disk);
+    char path[] = "/tmp/ide-XXXXXX";
+    int file = mkstemp(path);
+    CHECK(file >= 0 && ftruncate(file, 1 << 20) == 0);
+    struct disk *other =
+        disk_open(path, &(struct disk_options){.format = "raw", .read_only = true}, &err);
+    CHECK(other);
+    pthread_mutex_lock(&m.lock);
+    ide_attach(ide, 3, other, false);
+    pthread_mutex_unlock(&m.lock);
+    static const uint8_t writes[] = {0x30, 0x34, 0x35, 0xc5, 0xca};
+    for (unsigned i = 0; i < ARRAY_SIZE(writes); i++) {
+        command28(CD, 0xf0, 0, 1, writes[i]);
+        CHECK((status(CD) & (DRQ | BSY | ERR)) == ERR && in8(&m, CD + 1) == ABRT);
+    }
+    out8(&m, CD + 6, 0xa0);
+    disk_close(other);
+    close(file);
+    unlink(path);
+    ide->channels[1].drives[1] = (struct ide_drive){0};
+}
+
+/* A snapshot that somebody made up. */
+static void test_hostile_snapshot(void)
+{
+    for (unsigned phase = IDE_IDLE; phase <= IDE_DMA_OUT + 1; phase++) {
+        struct ide_channel *ch = &ide->channels[0];
+        pthread_mutex_lock(&m.lock);
+        ch->phase = (uint8_t)phase;
+        ch->media = true;
+        ch->block = ch->length = ch->position = UINT32_MAX;
+        ch->remaining = UINT64_MAX;
+        ch->offset = UINT64_MAX - 511;
+        ch->drives[0].heads = ch->drives[0].spt = 0;
+        ch->drives[0].multiple = 255;
+        ch->drives[0].regs.device = 0x10; /* the CD-ROM drive with nothing in it */
+        ch->drives[1].regs.status = ST_READY | ST_DRQ;
+        for (unsigned i = 0; i < m.env.device_count; i++)
+            if (m.env.devices[i].device == ide)
+                m.env.devices[i].table->after_load(ide);
+        pthread_mutex_unlock(&m.lock);
+        out8(&m, BM, 1);
+        out8(&m, BM, 9);
+        for (unsigned i = 0; i < 8; i++)
+            bus_write(&m.pio, BASE, 4, bus_read(&m.pio, BASE, 4));
+        disk_drain(disk);
+        reset_channel_of(CONTROL);
+        command28(BASE, 0xe0, 0, 0, 0xec);
+        CHECK(status(BASE) & DRQ);
+        reset_channel_of(CONTROL);
+    }
+    reset_machine();
+    set_up_controller();
+}
+
 /* ---- A guest that does what it likes ---- */
 
 static void test_hostile(unsigned rounds)
@@ -516,6 +601,8 @@ static void test_hostile(unsigned rounds)
         }
     }
     disk_drain(disk);
+    CHECK(irqs[0].rises > 100 && irqs[1].rises > 100); /* not all in vain */
+    CHECK(ide->channels[0].dma.under_way == 0 && ide->channels[1].dma.under_way == 0);
 }
 
 int main(int argc, char **argv)
@@ -537,6 +624,8 @@ int main(int argc, char **argv)
     test_selection();
     test_cdrom();
     test_medium();
+    test_disk_errors();
+    test_hostile_snapshot();
     test_hostile(argc > 1 ? (unsigned)atoi(argv[1]) : 100000);
     disk_drain(disk);
     dma_machine_end();
