@@ -360,6 +360,8 @@ void direct_flush_page(struct direct *d, uint64_t linear)
 /* Drop all pages that show RAM page `index` with one of these protections. */
 static void drop_shown(struct direct *d, uint64_t index, int protection)
 {
+    if (index >= d->cpu->machine->mem->size >> PAGE_SHIFT) /* of a device: never mapped */
+        return;
     if (!(d->mapped[index / 64] >> index % 64 & 1))
         return;
     for (unsigned i = 0; i < SPACES_MAX; i++) {
