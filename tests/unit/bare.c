@@ -70,9 +70,8 @@ struct bare *bare_new(void)
     bare_put(b, 0x31000 + 8, UINT64_C(0x00af9b000000ffff));
     bare_put(b, 0x31000 + 16, UINT64_C(0x00cf93000000ffff));
 
-    struct vcpu *cpu = b->cpu = aligned_alloc(64, ALIGN_UP(sizeof *cpu, (size_t)64));
-    memset(cpu, 0, sizeof *cpu);
-    cpu->machine = b->m;
+    struct vcpu *cpu = b->cpu = vcpu_create(b->m, 0);
+    CHECK(cpu);
     b->m->vcpus[0] = cpu;
     b->m->vcpu_count = 1;
     cpu->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_NE | CR0_ET;
@@ -97,7 +96,8 @@ struct bare *bare_new(void)
 struct vcpu *bare_second_cpu(struct bare *b, uint64_t stack)
 {
     struct tv_error err = {0};
-    struct vcpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof *cpu, (size_t)64));
+    struct vcpu *cpu = vcpu_create(b->m, b->m->vcpu_count);
+    CHECK(cpu);
     memcpy(cpu, b->cpu, sizeof *cpu);
     cpu->interp = NULL;
     cpu->index = b->m->vcpu_count;
@@ -111,7 +111,7 @@ void bare_free(struct bare *b)
 {
     for (unsigned i = 0; i < b->m->vcpu_count; i++) {
         interp_engine.vcpu_fini(b->m->vcpus[i]);
-        free(b->m->vcpus[i]);
+        vcpu_destroy(b->m->vcpus[i]);
     }
     physmem_destroy(b->m->mem);
     free(b->m);

@@ -42,7 +42,7 @@ static void finish(struct bare *b)
     bt_engine.vcpu_fini(b->cpu);
     bt_engine.machine_fini(b->m);
     log_close(&b->m->log);
-    free(b->cpu);
+    vcpu_destroy(b->cpu);
     physmem_destroy(b->m->mem);
     free(b->m);
     free(b);
