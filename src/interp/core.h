@@ -134,7 +134,10 @@ struct interp {
     bool watch_hit;
     struct debug_point watch_point;
 
-    uint64_t large_low[2], large_high[2]; /* where large pages were entered, by half */
+    /* Where large pages were entered: in the upper half, and in the lower one by PCID. */
+    struct {
+        uint64_t low, high;
+    } large[1 + (1 << 12)];
     bool local_high;                      /* the upper half has entries that are not global */
     uint16_t generations;                 /* given out so far */
     uint64_t wraps;                       /* how often they started anew */

@@ -79,16 +79,28 @@ static void check_watch(struct vcpu *cpu, uint64_t linear, unsigned size, bool w
 
 /* ---- Translation ---- */
 
-static void note_large(struct interp *in, uint64_t linear, uint64_t size)
+static unsigned current_pcid(const struct vcpu *cpu)
+{
+    return cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0;
+}
+
+/* Of in->large. */
+static unsigned large_index(const struct vcpu *cpu, unsigned half)
+{
+    return half ? 0 : 1 + current_pcid(cpu);
+}
+
+static void note_large(struct vcpu *cpu, uint64_t linear, uint64_t size)
 {
     if (size <= PAGE_SIZE)
         return;
-    unsigned half = linear >> 63;
+    struct interp *in = cpu->interp;
+    unsigned i = large_index(cpu, linear >> 63);
     uint64_t base = linear & ~(size - 1);
-    if (base < in->large_low[half])
-        in->large_low[half] = base;
-    if (base + (size - 1) > in->large_high[half])
-        in->large_high[half] = base + (size - 1);
+    if (base < in->large[i].low)
+        in->large[i].low = base;
+    if (base + (size - 1) > in->large[i].high)
+        in->large[i].high = base + (size - 1);
 }
 
 /* One page's part of an access: where it is, and whether it may stay in the TLB. */
@@ -116,7 +128,7 @@ static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, st
         return true;
     }
     physmem_use(cpu->machine->mem, place.host);
-    note_large(in, linear, t.page_size);
+    note_large(cpu, linear, t.page_size);
     in->local_high |= linear >> 63 && !t.global;
     in->stats.tlb_fills++;
     unsigned context = access & ACCESS_IMPLICIT ? TLB_SUPERVISOR : in->context;
@@ -177,7 +189,7 @@ uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear)
     unsigned access = ACCESS_EXEC | (is_user(cpu) ? ACCESS_USER : 0);
     if (!paging_translate(cpu, linear, access, &t, &error))
         interp_page_fault(cpu, NULL, linear, error);
-    note_large(in, linear, t.page_size);
+    note_large(cpu, linear, t.page_size);
     in->local_high |= linear >> 63 && !t.global;
     *e = (struct tlb_exec_entry){tag, t.gpa & PAGE_MASK};
     return t.gpa;
@@ -520,11 +532,6 @@ static uint16_t new_generation(struct interp *in)
     return ++in->generations;
 }
 
-static unsigned current_pcid(const struct vcpu *cpu)
-{
-    return cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0;
-}
-
 static void flush_half(struct vcpu *cpu, unsigned half)
 {
     struct interp *in = cpu->interp;
@@ -534,8 +541,8 @@ static void flush_half(struct vcpu *cpu, unsigned half)
         in->pcid_tag[current_pcid(cpu)] = (uint16_t)in->tlb_tag[0];
     }
     in->tlb_tag[half] = new_generation(in);
-    in->large_low[half] = ~UINT64_C(0);
-    in->large_high[half] = 0;
+    in->large[large_index(cpu, half)].low = ~UINT64_C(0);
+    in->large[large_index(cpu, half)].high = 0;
     if (half)
         in->local_high = false;
     else
@@ -614,7 +621,8 @@ void interp_flush_page(struct vcpu *cpu, uint64_t linear)
     if (!in)
         return;
     unsigned half = linear >> 63;
-    if (linear >= in->large_low[half] && linear <= in->large_high[half]) {
+    unsigned large = large_index(cpu, half);
+    if (linear >= in->large[large].low && linear <= in->large[large].high) {
         flush_half(cpu, half);
         tell_flushed(cpu, half ? FLUSHED_HIGH : FLUSHED_LOW, 0);
         return;

@@ -123,6 +123,20 @@ void guest_main(void)
         WRITE_CR(3, (word)second | 2 | 1ul << 63);
         WRITE_CR(3, a | 1); /* without bit 63: flushes PCID 1 */
         check("MOV CR3 flushes the PCID it loads", see() == 1);
+        /* INVLPG of one address drops all of a large page, also of a space that was away meanwhile. */
+        const u64 large = VA + (1ul << 30), at[2] = {8 << 20, 10 << 20};
+        volatile u64 *large_pde = pte_of(root, 4, large, 2), *word_there = (u64 *)(large + 0x5000);
+        for (unsigned i = 0; i < 2; i++)
+            *(u64 *)(at[i] + 0x5000) = i;
+        *large_pde = at[0] | PTE_P | PTE_W | PTE_PS;
+        WRITE_CR(3, a | 1);
+        good = *word_there == 0;
+        WRITE_CR(3, (word)second | 2);
+        see();
+        WRITE_CR(3, a | 1 | 1ul << 63);
+        *large_pde = at[1] | PTE_P | PTE_W | PTE_PS;
+        invlpg(large);
+        check("INVLPG of a large page after another PCID", good && *word_there == 1);
         printf("CR3 reads without bit 63: %lx\n", READ_CR(3) >> 63);
         if (cpuid(7, 0).b >> 10 & 1) {
             FLUSHED("INVPCID of an address", 0, invpcid(0, 1, VA));
