@@ -343,6 +343,8 @@ const void *bt_callout_end(struct vcpu *cpu, struct bt_site *site);
 
 /* ---- fill.c again ---- */
 
+/* Another vCPU marked a page as code: look again before each store. */
+void bt_purge_writes(struct vcpu *cpu);
 /* The x87 registers to and from struct vcpu. */
 void bt_x87_load(struct vcpu *cpu);
 void bt_x87_save(struct vcpu *cpu);
@@ -392,8 +394,8 @@ void bt_set_jump_key(struct bt *bt);
 /* Of a linear address in bt.code_pages. */
 unsigned bt_code_page_bit(uint64_t linear);
 void bt_on_flush(struct vcpu *cpu, enum flushed what, uint64_t linear); /* interp.flushed */
-void bt_purge_writes(struct vcpu *cpu);    /* look again before each store */
-void bt_take_written(struct vcpu *cpu);    /* pages that others have written to */
+void bt_clear_writes(struct vcpu *cpu); /* what bt_purge_writes() does, without vector registers */
+void bt_take_written(struct vcpu *cpu); /* pages that others have written to */
 void bt_hear_of_memory(struct machine *m); /* set physmem.hooks */
 void bt_kick(struct vcpu *cpu);            /* the engine's */
 

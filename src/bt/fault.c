@@ -4,9 +4,12 @@
  * anew.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "bt/host.h"
 #include "util/error.h"
@@ -22,6 +25,20 @@ static const struct bt_fault_point *find_point(const struct bt *bt, const uint8_
             if (b->faults[n].code == code)
                 return &b->faults[n];
     return NULL;
+}
+
+/* There is nothing left but to die of it, but not without a word. */
+static void report(const struct bt *bt, int number, const uint8_t *code)
+{
+    uint64_t segment = (uint64_t)(code - bt->exec) / bt->segment_code;
+    const struct bt_block *b = bt->segments[segment].blocks;
+    while (b && !(code >= MIN(b->entry_live, b->entry_saved) && code < b->code_end))
+        b = b->segment_next;
+    dprintf(
+        STDERR_FILENO,
+        "trivisor: internal error: signal %d in the translation of guest code at 0x%" PRIx64
+        " (mode 0x%x, host offset 0x%tx); --bt-opt none may avoid it, and we want to hear of it\n",
+        number, b ? b->rip : 0, b ? b->mode : 0u, code - bt->exec);
 }
 
 bool bt_on_signal(int number, void *context)
@@ -41,8 +58,10 @@ bool bt_on_signal(int number, void *context)
         return true;
     }
     const struct bt_fault_point *point = find_point(bt, (const uint8_t *)rip);
-    if (!point)
+    if (!point) {
+        report(bt, number, (const uint8_t *)rip);
         return false;
+    }
     uint32_t eflags = (uint32_t)regs[REG_EFL];
     if (point->flags_live)
         bt->flags = (eflags & 0xff) << 8 | (eflags >> 11 & 1);

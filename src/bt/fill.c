@@ -1,6 +1,7 @@
 /*
  * What runs while the guest's vector registers are in the host's, and is compiled so that it leaves
- * them alone: the usual miss of the first-level TLB, and the moves of the x87 registers.
+ * them alone: the usual miss of the first-level TLB, what other vCPUs ask for, and the moves of the
+ * x87 registers.
  */
 #include "bt/bt.h"
 
@@ -26,6 +27,19 @@ int bt_fill(struct vcpu *cpu, struct bt_site *site)
     }
     bt_l1_enter(bt, context, site->write, linear, addend);
     return GO_RETRY;
+}
+
+/* The rest is compiled like any C code. */
+void bt_purge_writes(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    uint8_t live = bt->vector_live;
+    atomic_store(&bt->purge, false);
+    if (live)
+        bt->vectors_save();
+    bt_clear_writes(cpu);
+    if (live)
+        bt->vectors_load[live]();
 }
 
 /* ---- x87 ---- */

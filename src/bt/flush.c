@@ -148,11 +148,9 @@ void bt_set_running(struct vcpu *cpu)
     running = cpu;
 }
 
-/* Another vCPU marked a page as code. */
-void bt_purge_writes(struct vcpu *cpu)
+void bt_clear_writes(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
-    atomic_store(&bt->purge, false);
     if (bt->direct)
         direct_purge_writes(bt->direct);
     for (unsigned c = 0; c < TLB_CONTEXTS; c++)

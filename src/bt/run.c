@@ -295,6 +295,8 @@ const void *bt_next_code(struct vcpu *cpu)
     if (!mode || interp_must_run(cpu) || bt->verify || (bt->leave_for_user && cpu->cpl == 3))
         return NULL;
     cpu->rflags &= ~FLAG_RF; /* nobody debugs */
+    if (mode != (bt->mode | BT_VALID))
+        save_vectors(bt);
     set_mode(bt, mode);
     const struct jump_cache_entry *e = bt_jump_cache_slot(bt, cpu->rip);
     if (e->key == (cpu->rip ^ bt->jump_key))
