@@ -62,7 +62,7 @@ unsigned bt_address(struct translation_state *t, const struct insn *in)
     unsigned result = T0;
     if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
         uint64_t address = t->rip + in->offset + z->length + (uint64_t)disp;
-        put_load_imm(e, T0, wide ? address : (uint32_t)address);
+        bt_put_rip(t, T0, wide ? address : (uint32_t)address);
     } else {
         unsigned base = no_base ? NO_REG : component(t, o->mem.base, T0);
         unsigned index = component(t, o->mem.index, T1);
@@ -208,8 +208,8 @@ void bt_emit_cold_access(struct translation_state *t, const struct cold *c)
     }
     put_target(misses, e->at);
     put_store(e, c->address, gs_operand(BT_AT(t->bt, linear)));
-    put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
-    put_target(put_call(e), t->bt->slow_stub);
+    bt_put_site(t, T1, c->site, 0);
+    bt_put_to_stub(t, put_call(e), t->bt->slow_stub);
     put_target(put_jump(e), retry);
 }
 

@@ -17,10 +17,11 @@
 #define CODE_PAGE_BITS  8192
 #define WRITE_PAGE_BITS 32768
 #define MODES_MAX       16
-#define BLOCK_HASH      65536
+#define BLOCK_HASH      262144
 #define PAGE_HASH       8192
 #define SEGMENTS_MAX    32
 #define BLOCK_INSNS     64
+#define TEMPLATES       262144
 
 /* Entry of the first-level TLB. */
 struct l1_entry {
@@ -56,6 +57,7 @@ enum bt_option {
     BT_OFF_SHARE = 32,   /* accesses that share a check */
     BT_OFF_RETURNS = 64, /* RET as the host's RET */
     BT_OFF_DIRECT = 128, /* ring-3 code that computes runs directly */
+    BT_OFF_COPY = 256,   /* code that is mapped elsewhere, too, is translated once */
 };
 
 /* Which vector registers are live in the host's: the first 16's low halves; all of the first 16;
@@ -117,6 +119,19 @@ struct bt_fault_point {
     bool flags_live;
 };
 
+/* What a block's code holds that depends on where the block or the guest's code is. */
+struct bt_reloc {
+    uint16_t at; /* in the block's code */
+    uint16_t kind;
+};
+
+enum bt_reloc_kind {
+    RELOC_RIP,         /* 64 bits: a linear address that moves with the guest's code */
+    RELOC_SITE,        /* 64 bits: of a site of the block; the lowest two are no part of it */
+    RELOC_SITE_OFFSET, /* 32 bits: from bt.data */
+    RELOC_STUB,        /* 32-bit displacement to code outside of the block */
+};
+
 struct bt_block {
     struct bt_block *hash_next, *page_next, *segment_next;
     struct bt_page *page;
@@ -127,7 +142,9 @@ struct bt_block {
     const uint8_t *code_end;
     struct bt_exit *exits;
     struct bt_fault_point *faults;
-    uint16_t exit_count, fault_count;
+    struct bt_reloc *relocs;
+    uint32_t data_size; /* this structure and all that lies behind it for the block */
+    uint16_t exit_count, fault_count, reloc_count;
     uint16_t length; /* bytes of guest code */
     uint16_t count;  /* instructions */
     uint16_t mode;
@@ -135,8 +152,10 @@ struct bt_block {
     bool x87;
     bool plain; /* shares no checks */
     bool dead;
+    bool fixed;               /* it cannot be copied to another address */
     struct bt_shadow *shadow; /* for --verify; valid while shadow_flushes is */
     uint64_t shadow_flushes;  /* interp_stats.arena_flushes when made */
+    uint64_t placed;          /* bt_stats.l1_flushes when it got its address */
 };
 
 /* A part of the cache: filled from one end, evicted as a whole. */
@@ -149,7 +168,7 @@ struct bt_segment {
 struct bt_stats {
     uint64_t blocks, instructions, code_bytes, links, unlinks, invalidated, evictions, lookups,
         jump_misses, fills, slow_ops, callouts, straddlers, interp_rounds, faults, l1_flushes,
-        entries, page_checks, quick;
+        entries, page_checks, quick, copies, moves;
     uint64_t blocks_run, accesses;                      /* by translated code, if machine.count */
     uint64_t by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* call-outs */
 };
@@ -227,7 +246,8 @@ struct bt {
     uint64_t code_start; /* behind the stubs, in segment 0 */
 
     struct bt_block *hash[BLOCK_HASH];
-    struct bt_page *page_in_use; /* by find_block(): stays, with blocks or without */
+    struct bt_block *templates[TEMPLATES]; /* relocate.c */
+    struct bt_page *page_in_use;           /* by find_block(): stays, with blocks or without */
     struct bt_page *pages[PAGE_HASH], *by_physical[PAGE_HASH];
 
     pthread_mutex_t written_lock;
@@ -285,6 +305,13 @@ void bt_cache_free(struct bt *bt);
 uint8_t *bt_cache_reserve(struct vcpu *cpu, uint64_t code, uint64_t data);
 void *bt_cache_data(struct bt *bt, uint64_t size);
 void bt_cache_commit(struct bt *bt, const uint8_t *end);
+/* A new block, where bt_cache_reserve() made room last. */
+void bt_cache_add(struct bt *bt, struct bt_block *b);
+/* Behind what bt_cache_data() gave last. */
+static inline const uint8_t *bt_cache_data_end(const struct bt *bt)
+{
+    return bt->data + bt->segment * bt->segment_data + bt->segments[bt->segment].data_used;
+}
 static inline const uint8_t *bt_exec(const struct bt *bt, const uint8_t *write)
 {
     return bt->exec + (write - bt->write);
@@ -292,9 +319,14 @@ static inline const uint8_t *bt_exec(const struct bt *bt, const uint8_t *write)
 
 /* The page of code at `linear`, which is mapped to `gpa` now. */
 struct bt_page *bt_page_get(struct vcpu *cpu, uint64_t linear, uint64_t gpa);
+/* Free it, if it has no blocks. */
+void bt_page_put(struct bt *bt, struct bt_page *page);
 struct bt_block *bt_block_find(struct bt *bt, const struct bt_page *page, uint64_t rip,
                                uint16_t mode, bool plain);
+/* Make a block known under its page, address and mode. */
 void bt_block_add(struct bt *bt, struct bt_block *b);
+/* The opposite: nothing leads to it any longer, but the jump cache. */
+void bt_block_remove(struct vcpu *cpu, struct bt_block *b);
 void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to);
 /* RAM page `index` was written: drop what no longer is what was translated. */
 void bt_page_written(struct vcpu *cpu, uint64_t index);
@@ -315,6 +347,15 @@ void bt_write_exit_stub(struct bt *bt, struct bt_exit *exit);
 
 /* Translate the block at vcpu.rip, whose page is `page`. NULL: the interpreter must run it. */
 struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain);
+
+/* ---- relocate.c ---- */
+
+/* Remember a new block, and forget one that is dropped. */
+void bt_template_add(struct bt *bt, struct bt_block *b);
+void bt_template_drop(struct bt *bt, const struct bt_block *b);
+/* A block for vcpu.rip in `page`, made from one of the same code at another linear address: that
+ * one itself, or a copy. `host`: the page's bytes. NULL: there is none, translate it. */
+struct bt_block *bt_reuse(struct vcpu *cpu, struct bt_page *page, bool plain, const uint8_t *host);
 
 /* ---- fault.c ---- */
 

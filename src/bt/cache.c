@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "bt/bt.h"
+#include "bt/emit.h"
 #include "bt/perf_map.h"
 #include "util/error.h"
 
@@ -104,7 +105,7 @@ static struct bt_block **block_slot(struct bt *bt, const struct bt_page *page, u
                                     uint16_t mode)
 {
     uint64_t h = (page->id ^ rip << 20 ^ (uint64_t)mode << 50) * UINT64_C(0x9e3779b97f4a7c15);
-    return &bt->hash[h >> 48 & (BLOCK_HASH - 1)];
+    return &bt->hash[h >> 40 & (BLOCK_HASH - 1)];
 }
 
 struct bt_block *bt_block_find(struct bt *bt, const struct bt_page *page, uint64_t rip,
@@ -123,9 +124,8 @@ void bt_block_add(struct bt *bt, struct bt_block *b)
     *slot = b;
     b->page_next = b->page->blocks;
     b->page->blocks = b;
-    struct bt_segment *s = &bt->segments[bt->segment];
-    b->segment_next = s->blocks;
-    s->blocks = b;
+    b->placed = bt->stats.l1_flushes;
+    bt_template_add(bt, b);
 }
 
 static void unlink_exit(struct vcpu *cpu, struct bt_exit *exit)
@@ -138,17 +138,11 @@ static void unlink_exit(struct vcpu *cpu, struct bt_exit *exit)
     cpu->bt->stats.unlinks++;
 }
 
-static void set_jump(uint8_t *displacement, const uint8_t *target)
-{
-    int32_t distance = (int32_t)(target - (displacement + 4));
-    memcpy(displacement, &distance, 4);
-}
-
 void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to)
 {
     struct bt *bt = cpu->bt;
     if (cpu->machine->bt_off & BT_OFF_LINKS || exit->from->dead || to->dead ||
-        exit->mode != to->mode)
+        exit->mode != to->mode || exit->target != to->rip)
         return;
     if (exit->to == to)
         return; /* its page was not mapped there, for a while */
@@ -161,22 +155,23 @@ void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to)
     if (exit->crosses)
         bt_write_exit_stub(bt, exit);
     else
-        set_jump(exit->jump,
-                 bt->write + ((exit->flags_live ? to->entry_live : to->entry_saved) - bt->exec));
+        put_target(exit->jump,
+                   bt->write + ((exit->flags_live ? to->entry_live : to->entry_saved) - bt->exec));
 }
 
-static void drop_block(struct vcpu *cpu, struct bt_block *b)
+void bt_block_remove(struct vcpu *cpu, struct bt_block *b)
 {
     struct bt *bt = cpu->bt;
     while (b->in) {
         struct bt_exit *exit = b->in;
         unlink_exit(cpu, exit);
         bt_write_exit_stub(bt, exit);
-        set_jump(exit->jump, exit->stub);
+        put_target(exit->jump, exit->stub);
     }
     for (unsigned i = 0; i < b->exit_count; i++)
         if (b->exits[i].to)
             unlink_exit(cpu, &b->exits[i]);
+    bt_template_drop(bt, b);
     struct bt_block **at = block_slot(bt, b->page, b->rip, b->mode);
     while (*at != b)
         at = &(*at)->hash_next;
@@ -185,6 +180,11 @@ static void drop_block(struct vcpu *cpu, struct bt_block *b)
     while (*at != b)
         at = &(*at)->page_next;
     *at = b->page_next;
+}
+
+static void drop_block(struct vcpu *cpu, struct bt_block *b)
+{
+    bt_block_remove(cpu, b);
     b->dead = true;
 }
 
@@ -221,8 +221,10 @@ void bt_page_written(struct vcpu *cpu, uint64_t index)
 
 /* ---- Room ---- */
 
-static void free_page(struct bt *bt, struct bt_page *page)
+void bt_page_put(struct bt *bt, struct bt_page *page)
 {
+    if (page->blocks || page == bt->page_in_use)
+        return;
     struct bt_page **at = &bt->pages[page_slot(page->linear, page->gpa)];
     while (*at != page)
         at = &(*at)->hash_next;
@@ -243,8 +245,7 @@ static void empty_segment(struct vcpu *cpu, unsigned n)
             if (b->dead)
                 continue;
             drop_block(cpu, b);
-            if (!b->page->blocks && b->page != bt->page_in_use)
-                free_page(bt, b->page);
+            bt_page_put(bt, b->page);
         }
         forget_jumps(bt);
         bt_forget_returns(bt);
@@ -287,6 +288,14 @@ void *bt_cache_data(struct bt *bt, uint64_t size)
     s->data_used += (uint32_t)ALIGN_UP(size, UINT64_C(8));
     memset(p, 0, size);
     return p;
+}
+
+void bt_cache_add(struct bt *bt, struct bt_block *b)
+{
+    struct bt_segment *s = &bt->segments[bt->segment];
+    b->segment_next = s->blocks;
+    s->blocks = b;
+    bt_block_add(bt, b);
 }
 
 void bt_cache_commit(struct bt *bt, const uint8_t *end)

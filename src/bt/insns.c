@@ -286,7 +286,7 @@ static void check_x87(struct translation_state *t)
 static void put_pointers(struct translation_state *t, const struct insn *in, unsigned address)
 {
     struct bt_site *site = bt_site_new(t, in);
-    put_load_imm(&t->e, T2, (uint64_t)(uintptr_t)site);
+    bt_put_site(t, T2, site, 0);
     put_store(&t->e, T2, gs_operand(BT_AT(t->bt, x87_last)));
     if (in->mem < 0)
         return;
@@ -605,11 +605,12 @@ static void put_landing(struct translation_state *t, const struct insn *in)
         next = (uint32_t)next;
     if ((int64_t)next == (int32_t)next) {
         put_alu_imm(&t->e, true, ALU_CMP, reg_operand(T0), (int32_t)next);
+        t->block->fixed = true;
     } else {
-        put_load_imm(&t->e, T1, next);
+        bt_put_rip(t, T1, next);
         put_alu(&t->e, ALU_CMP, T0, reg_operand(T1));
     }
-    put_target(put_jcc(&t->e, CC_NE), t->bt->lookup_stub);
+    bt_put_to_stub(t, put_jcc(&t->e, CC_NE), t->bt->lookup_stub);
     t->flags = FLAGS_SAVED;
     bt_emit_exit(t, put_jump(&t->e), next);
 }
@@ -624,8 +625,9 @@ static void push_return(struct translation_state *t, const struct insn *in)
         fault_point(t, in);
         put_op(&t->e, t->bits == 64, 0xc7, 0, top);
         put32(&t->e, (uint32_t)next);
+        t->block->fixed = true;
     } else {
-        put_load_imm(&t->e, T2, next);
+        bt_put_rip(t, T2, next);
         fault_point(t, in);
         put_sized(t, true, T2, top);
     }
@@ -703,6 +705,7 @@ static void emit_ret(struct translation_state *t, struct insn *in)
     struct bt_site *site = branch_site(t, in, delta);
     put_op(&t->e, false, 0xc7, 0, gs_operand(BT_AT(t->bt, ret_site)));
     put32(&t->e, (uint32_t)((uint8_t *)site - t->bt->data));
+    bt_note_site_offset(t);
     put_attention(t, site);
     put8(&t->e, 0xc3);
 }
@@ -724,11 +727,11 @@ static void emit_access_check(struct translation_state *t, struct insn *in)
 static void emit_callout(struct translation_state *t, struct insn *in)
 {
     bt_flags_clobber(t, in->live_before);
-    put_load_imm(&t->e, T1, (uint64_t)(uintptr_t)bt_site_new(t, in));
+    bt_put_site(t, T1, bt_site_new(t, in), 0);
     if (in->ends)
-        put_target(put_jump(&t->e), t->bt->callout_end_stub);
+        bt_put_to_stub(t, put_jump(&t->e), t->bt->callout_end_stub);
     else
-        put_target(put_call(&t->e), t->bt->callout_stub);
+        bt_put_to_stub(t, put_call(&t->e), t->bt->callout_stub);
     t->flags = FLAGS_SAVED;
 }
 

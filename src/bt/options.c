@@ -12,7 +12,7 @@ static const struct {
 } options[] = {
     {"flags", BT_OFF_FLAGS},     {"links", BT_OFF_LINKS},   {"jumps", BT_OFF_JUMPS},
     {"blocks", BT_OFF_BLOCKS},   {"inline", BT_OFF_INLINE}, {"share", BT_OFF_SHARE},
-    {"returns", BT_OFF_RETURNS}, {"direct", BT_OFF_DIRECT},
+    {"returns", BT_OFF_RETURNS}, {"direct", BT_OFF_DIRECT}, {"copy", BT_OFF_COPY},
 };
 
 static uint32_t find(const char *name, size_t length)
@@ -39,7 +39,7 @@ int bt_parse_options(const char *list, uint32_t *off, struct tv_error *err)
         if (!bit)
             return tv_fail(err,
                            "--bt-opt %s: want all, none, or a list of -flags, -links, -jumps, "
-                           "-blocks, -inline, -share, -returns, -direct",
+                           "-blocks, -inline, -share, -returns, -direct, -copy",
                            list);
         *off |= bit;
         p += length;

@@ -57,7 +57,7 @@ void bt_print_stats(struct machine *m, FILE *out)
         fprintf(
             out,
             "vcpu %u: translated %" PRIu64 " blocks of %" PRIu64 " instructions to %" PRIu64
-            " bytes\n"
+            " bytes; %" PRIu64 " more were copied and %" PRIu64 " moved from other addresses\n"
             "  control: %" PRIu64 " entries, %" PRIu64 " lookups, %" PRIu64
             " indirect misses, %" PRIu64 " links, %" PRIu64 " unlinks\n"
             "  tlb: %" PRIu64 " misses filled, %" PRIu64 " flushes\n"
@@ -65,9 +65,9 @@ void bt_print_stats(struct machine *m, FILE *out)
             " for accesses (devices, page-crossing, to pages with code), %" PRIu64
             " for instructions in two pages; %" PRIu64 " interpreter rounds\n"
             "  dropped: %" PRIu64 " blocks written to, %" PRIu64 " parts of the cache evicted\n",
-            i, s->blocks, s->instructions, s->code_bytes, s->entries, s->lookups, s->jump_misses,
-            s->links, s->unlinks, s->fills, s->l1_flushes, s->callouts, s->quick, s->slow_ops,
-            s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
+            i, s->blocks, s->instructions, s->code_bytes, s->copies, s->moves, s->entries,
+            s->lookups, s->jump_misses, s->links, s->unlinks, s->fills, s->l1_flushes, s->callouts,
+            s->quick, s->slow_ops, s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
         if (m->count)
             print_counts(cpu, out);
         if (cpu->bt->direct)

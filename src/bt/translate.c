@@ -6,7 +6,7 @@
 
 /* Of one block, generously. */
 #define CODE_MAX(instructions) (1024u + 768u * (instructions))
-#define DATA_MAX(instructions) (1024u + 384u * (instructions))
+#define DATA_MAX(instructions) (1024u + 416u * (instructions))
 
 static bool is_branch_out(const struct insn *in)
 {
@@ -200,29 +200,29 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
         put_target(put_jump(e), c->next);
         break;
     case COLD_VECTORS:
-        put_target(put_call(e),
-                   bt->write +
-                       ((const uint8_t *)(uintptr_t)bt->vectors_load[t->vectors] - bt->exec));
+        bt_put_to_stub(t, put_call(e),
+                       bt->write +
+                           ((const uint8_t *)(uintptr_t)bt->vectors_load[t->vectors] - bt->exec));
         put_target(put_jump(e), c->retry);
         break;
     case COLD_X87:
-        put_target(put_call(e), bt->x87_stub);
+        bt_put_to_stub(t, put_call(e), bt->x87_stub);
         put_target(put_jump(e), c->retry);
         break;
     case COLD_CALLOUT: /* does not return: the instruction ends the block */
-        put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site);
-        put_target(put_jump(e), bt->callout_end_stub);
+        bt_put_site(t, T1, c->site, 0);
+        bt_put_to_stub(t, put_jump(e), bt->callout_end_stub);
         break;
     case COLD_ATTENTION:
-        put_load_imm(e, T1, c->rip);
+        bt_put_rip(t, T1, c->rip);
         put_store(e, T1, gs_operand(VCPU_AT(rip)));
         put_op(e, false, 0x33, T1, reg_operand(T1));
-        put_target(put_jump(e), bt->exit_saved);
+        bt_put_to_stub(t, put_jump(e), bt->exit_saved);
         break;
     case COLD_INDIRECT:
         put_store(e, T0, gs_operand(VCPU_AT(rip)));
-        put_load_imm(e, T1, (uint64_t)(uintptr_t)c->site | BT_OUT_INDIRECT);
-        put_target(put_jump(e), bt->exit_saved);
+        bt_put_site(t, T1, c->site, BT_OUT_INDIRECT);
+        bt_put_to_stub(t, put_jump(e), bt->exit_saved);
         break;
     }
 }
@@ -241,6 +241,9 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     physmem_mark_code(mem, host);
     if (atomic_load(&mem->page_gen[page->index]) != page->gen)
         bt_page_written(cpu, page->index);
+    struct bt_block *known = bt_reuse(cpu, page, plain, host);
+    if (known)
+        return known;
     interp_reserve(cpu);
 
     unsigned start = (unsigned)(cpu->rip & ~PAGE_MASK);
@@ -275,7 +278,9 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     b->bytes = memcpy(bt_cache_data(bt, length), bytes, length);
 
     t->e.at = code;
-    t->fault_count = 0;
+    t->code = code;
+    t->fault_count = t->reloc_count = 0;
+    b->fixed = t->bits == 32;
     t->vectors_checked = t->x87_checked = false;
     memset(t->base_slots, 0, sizeof t->base_slots);
     t->vectors = VECTORS_SAVED;
@@ -293,8 +298,14 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     b->fault_count = (uint16_t)t->fault_count;
     b->faults = bt_cache_data(bt, t->fault_count * sizeof t->faults[0]);
     memcpy(b->faults, t->faults, t->fault_count * sizeof t->faults[0]);
+    if (!b->fixed) {
+        b->reloc_count = (uint16_t)t->reloc_count;
+        b->relocs = bt_cache_data(bt, t->reloc_count * sizeof t->relocs[0]);
+        memcpy(b->relocs, t->relocs, t->reloc_count * sizeof t->relocs[0]);
+    }
+    b->data_size = bt_cache_data_end(bt) - (uint8_t *)b;
     bt_cache_commit(bt, t->e.at);
-    bt_block_add(bt, b);
+    bt_cache_add(bt, b);
     if (cpu->machine->perf_map)
         perf_map_block(cpu->machine->perf_map, b);
     bt->stats.blocks++;

@@ -103,11 +103,26 @@ struct translation_state {
     uint8_t t1_share; /* T1 holds the addend of this slot, plus one; 0: of none */
     unsigned fault_count;
     struct bt_fault_point faults[BLOCK_INSNS * 2];
+    const uint8_t *code; /* where the block's begins */
+    unsigned reloc_count;
+    struct bt_reloc relocs[BLOCK_INSNS * 8];
     unsigned count, cold_count;
     unsigned cold_open; /* the first cold of the instruction under way */
     struct insn insns[BLOCK_INSNS];
     struct cold colds[BLOCK_INSNS * 4];
 };
+
+/* relocate.c: what depends on where the block is, noted so that it can be copied */
+
+/* Load a linear address that moves with the guest's code. */
+void bt_put_rip(struct translation_state *t, unsigned reg, uint64_t rip);
+/* Load a site's address, or'ed with `bits` (below 4). */
+void bt_put_site(struct translation_state *t, unsigned reg, const struct bt_site *site,
+                 unsigned bits);
+/* Make a jump or call go to a stub. */
+void bt_put_to_stub(struct translation_state *t, uint8_t *displacement, const uint8_t *stub);
+/* The 32 bits just emitted: a site's offset in bt.data. */
+void bt_note_site_offset(struct translation_state *t);
 
 /* classify.c */
 void bt_classify(struct translation_state *t, struct insn *in);

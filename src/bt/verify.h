@@ -5,7 +5,7 @@
 #include "bt/bt.h"
 
 struct bt_verify {
-    struct vcpu before, rehearsed, acted; /* only the architectural state is filled */
+    struct vcpu before, rehearsed, acted;       /* only the architectural state is filled */
     struct rehearsal rehearsals[2], *rehearsal; /* the last one */
     struct fault rehearsed_fault;
     jmp_buf unwind;

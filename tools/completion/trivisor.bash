@@ -55,7 +55,7 @@ _trivisor()
     --keyboard) COMPREPLY=($(compgen -W "us uk de fr es it" -- "$cur")) ;;
     --on-panic) COMPREPLY=($(compgen -W "notify exit" -- "$cur")) ;;
     --log) COMPREPLY=($(compgen -W "int cr msr cpuid io mmio exec cpu dev reset verify perfmap all" -- "$cur")) ;;
-    --bt-opt) COMPREPLY=($(compgen -W "all none -flags -links -jumps -blocks -inline -share -returns -direct" -- "$cur")) ;;
+    --bt-opt) COMPREPLY=($(compgen -W "all none -flags -links -jumps -blocks -inline -share -returns -direct -copy" -- "$cur")) ;;
     --append | --memory | --tcache | --cpus | --debug-exit | --gdb) ;;
     *)
         case ${COMP_WORDS[1]} in
