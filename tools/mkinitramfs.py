@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make a small initramfs: busybox, /init and scripts.
 
-    mkinitramfs.py --busybox FILE --output FILE [--add PATH=FILE ...]
+    mkinitramfs.py --busybox FILE --output FILE [--plain] [--add PATH=FILE ...]
 
 The archive is written directly in cpio's "newc" form, so that device nodes need no root and the result
 depends on the inputs alone.
@@ -47,6 +47,7 @@ def main():
     parser.add_argument("--output", required=True)
     parser.add_argument("--add", action="append", default=[], metavar="PATH=FILE",
                         help="an executable file to put at PATH")
+    parser.add_argument("--plain", action="store_true", help="not compressed: a slow guest has less to do")
     args = parser.parse_args()
 
     cpio = Cpio()
@@ -67,6 +68,9 @@ def main():
         with open(file_name, "rb") as file:
             cpio.add(path.lstrip("/"), stat.S_IFREG | 0o755, file.read())
     with open(args.output, "wb") as out:
+        if args.plain:
+            out.write(cpio.finish())
+            return
         with gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=6, mtime=0) as packed:
             packed.write(cpio.finish())
 
