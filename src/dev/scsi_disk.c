@@ -151,6 +151,17 @@ static uint32_t sense_of(const struct disk_request *disk, int error)
     }
 }
 
+/* Device lock held. */
+static void disk_ended(struct scsi_request *r, int error)
+{
+    const struct disk_request *disk = &r->disk;
+    if (error)
+        return fail(r, sense_of(disk, error));
+    if (disk->op == DISK_READ || (disk->op == DISK_WRITE && !r->buffer))
+        r->transferred = disk->length;
+    good(r);
+}
+
 static void disk_done(struct disk_request *disk, int error)
 {
     struct scsi_request *r = disk->opaque;
@@ -158,13 +169,7 @@ static void disk_done(struct disk_request *disk, int error)
     if (!error && disk->op == DISK_READ)
         dma_written(env->mem, disk->iov, disk->iov_count, disk->length);
     pthread_mutex_lock(env->lock);
-    if (error) {
-        fail(r, sense_of(disk, error));
-    } else {
-        if (disk->op == DISK_READ || (disk->op == DISK_WRITE && !r->buffer))
-            r->transferred = disk->length;
-        good(r);
-    }
+    disk_ended(r, error);
     pthread_mutex_unlock(env->lock);
 }
 
@@ -181,7 +186,13 @@ static void submit(struct scsi_request *r, enum disk_op op, uint64_t block, uint
     d->opaque = r;
     if (op != DISK_READ && op != DISK_FLUSH && !r->target->write_cache)
         d->fua = true;
-    disk_submit(r->target->disk, d);
+    if (d->done != disk_done || !disk_try(r->target->disk, d)) {
+        disk_submit(r->target->disk, d);
+        return;
+    }
+    if (op == DISK_READ)
+        dma_written(r->target->env->mem, d->iov, d->iov_count, d->length);
+    disk_ended(r, 0);
 }
 
 static bool in_range(const struct scsi_disk *t, uint64_t block, uint64_t blocks)

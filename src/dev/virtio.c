@@ -94,14 +94,14 @@ static void set_status(struct virtio_device *dev, uint8_t value)
     dev->status = value;
     if (!starts)
         return;
-    for (unsigned q = 0; q < dev->ops->queues; q++)
+    for (unsigned q = 0; q < dev->queues; q++)
         if (dev->enabled[q])
             dev->ops->notify(dev, q);
 }
 
 static void notify(struct virtio_device *dev, unsigned queue)
 {
-    if (queue < dev->ops->queues && dev->enabled[queue] && (dev->status & STATUS_DRIVER_OK))
+    if (queue < dev->queues && dev->enabled[queue] && (dev->status & STATUS_DRIVER_OK))
         dev->ops->notify(dev, queue);
 }
 
@@ -147,7 +147,7 @@ static void write_config(struct virtio_device *dev, uint64_t offset, unsigned si
 static uint64_t read_queue_register(const struct virtio_device *dev, unsigned offset)
 {
     unsigned q = dev->queue_select;
-    if (q >= dev->ops->queues)
+    if (q >= dev->queues)
         return 0; /* a size of 0: no such queue */
     switch (offset) {
     case COMMON_QUEUE_SIZE:
@@ -192,7 +192,7 @@ static uint64_t read_common(const struct virtio_device *dev, unsigned offset)
     case COMMON_CONFIG_VECTOR:
         return dev->config_vector;
     case COMMON_QUEUES:
-        return dev->ops->queues;
+        return dev->queues;
     case COMMON_STATUS:
         return dev->status;
     case COMMON_GENERATION:
@@ -218,7 +218,7 @@ static bool valid_size(uint64_t size)
 static void write_queue_register(struct virtio_device *dev, unsigned offset, uint64_t value)
 {
     unsigned q = dev->queue_select;
-    if (q >= dev->ops->queues)
+    if (q >= dev->queues)
         return;
     if (offset == COMMON_QUEUE_VECTOR) {
         dev->vector[q] = valid_vector(dev, (uint16_t)value);
@@ -327,7 +327,7 @@ static uint64_t legacy_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct virtio_device *dev = opaque;
     unsigned q = dev->queue_select, config = legacy_config(dev);
-    bool exists = q < dev->ops->queues;
+    bool exists = q < dev->queues;
     if (offset >= config)
         return read_config(dev, offset - config, size);
     switch (offset) {
@@ -386,7 +386,7 @@ static void legacy_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
         break;
     case LEGACY_QUEUE_PAGE:
         dev->legacy = true;
-        if (q < dev->ops->queues)
+        if (q < dev->queues)
             set_queue_page(dev, q, (uint32_t)value);
         break;
     case LEGACY_QUEUE_SELECT:
@@ -403,7 +403,7 @@ static void legacy_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
         dev->config_vector = valid_vector(dev, (uint16_t)value);
         break;
     case LEGACY_QUEUE_VECTOR:
-        if (q < dev->ops->queues)
+        if (q < dev->queues)
             dev->vector[q] = valid_vector(dev, (uint16_t)value);
         break;
     }
@@ -433,6 +433,8 @@ void virtio_init(struct virtio_device *dev, struct device_env *env, struct pci_b
 {
     dev->env = env;
     dev->ops = ops;
+    if (!dev->queues)
+        dev->queues = ops->queues;
     dev->features = ops->features | BIT64(VIRTIO_F_ANY_LAYOUT) | BIT64(VIRTIO_F_INDIRECT) |
                     BIT64(VIRTIO_F_EVENT_INDEX) | BIT64(VIRTIO_F_VERSION_1);
     pci_device_init(bus, &dev->pci, devfn, &ops->identity);
@@ -440,11 +442,11 @@ void virtio_init(struct virtio_device *dev, struct device_env *env, struct pci_b
     pci_add_bar(&dev->pci, LEGACY_BAR, true, LEGACY_SIZE, &legacy_ops, dev);
     pci_add_bar(&dev->pci, MODERN_BAR, false, MODERN_SIZE, &modern_ops, dev);
     add_structure(dev, 1, PART_COMMON, COMMON_SIZE);
-    add_structure(dev, 2, PART_NOTIFY, ops->queues * NOTIFY_MULTIPLIER);
+    add_structure(dev, 2, PART_NOTIFY, dev->queues * NOTIFY_MULTIPLIER);
     add_structure(dev, 3, PART_ISR, 1);
     if (ops->config_size)
         add_structure(dev, 4, PART_DEVICE, ops->config_size);
-    pci_add_msix(&dev->pci, MSIX_BAR, 1 + ops->queues);
+    pci_add_msix(&dev->pci, MSIX_BAR, 1 + dev->queues);
 }
 
 void virtio_reset(struct virtio_device *dev)

@@ -19,9 +19,9 @@
 
 #include "dev/pci.h"
 
-#define VIRTIO_QUEUES_MAX    4
-#define VIRTIO_QUEUE_SIZE    256
-#define VIRTIO_CHAIN_MAX     258 /* buffers in a chain: 1 MiB in pages, a head and a tail */
+#define VIRTIO_QUEUES_MAX    16
+#define VIRTIO_QUEUE_SIZE    512
+#define VIRTIO_CHAIN_MAX     514 /* buffers in a chain: what a queue has, a head and a tail */
 #define VIRTIO_CONFIG_SIZE   64
 
 #define VIRTIO_F_ANY_LAYOUT  27
@@ -34,7 +34,7 @@ struct virtio_device;
 struct virtio_ops {
     struct pci_identity identity;
     uint64_t features; /* of the kind of device; those of the transport are added */
-    unsigned queues;
+    unsigned queues;   /* unless the device says another number */
     unsigned config_size;
     /* The driver has put something into the queue. */
     void (*notify)(struct virtio_device *dev, unsigned queue);
@@ -50,6 +50,7 @@ struct virtio_device {
     struct device_env *env;
     const struct virtio_ops *ops;
     uint64_t features; /* offered */
+    unsigned queues;   /* set before virtio_init(); 0 there: as ops says */
     uint8_t config[VIRTIO_CONFIG_SIZE];
     uint32_t generation; /* of the device's life between two resets */
 

@@ -17,6 +17,7 @@ enum feature {
     F_FLUSH = 9,
     F_TOPOLOGY = 10,
     F_CONFIG_WCE = 11,
+    F_MQ = 12,
     F_DISCARD = 13,
     F_WRITE_ZEROES = 14,
 };
@@ -40,6 +41,7 @@ enum config {
     CONFIG_BLK_SIZE = 20,
     CONFIG_TOPOLOGY = 24, /* log2 of sectors in a physical block, offset; smallest, best transfer */
     CONFIG_WRITEBACK = 32,
+    CONFIG_QUEUES = 34,
     CONFIG_DISCARD_SECTORS = 36,
     CONFIG_DISCARD_SEGMENTS = 40,
     CONFIG_DISCARD_ALIGNMENT = 44,
@@ -95,15 +97,21 @@ static void finish(struct blk_request *r, enum status status)
     blk->free = r;
 }
 
+/* A read's data are in the driver's buffers. */
+static void was_read(struct blk_request *r)
+{
+    const struct disk_request *d = &r->disk;
+    dma_written(r->blk->virtio.env->mem, d->iov, d->iov_count, d->length);
+    r->written = (uint32_t)d->length;
+}
+
 static void disk_done(struct disk_request *request, int error)
 {
     struct blk_request *r = request->opaque;
     struct virtio_blk *blk = r->blk;
     struct virtio_device *dev = &blk->virtio;
-    if (!error && request->op == DISK_READ) {
-        dma_written(dev->env->mem, request->iov, request->iov_count, request->length);
-        r->written = (uint32_t)request->length;
-    }
+    if (!error && request->op == DISK_READ)
+        was_read(r);
     pthread_mutex_lock(dev->env->lock);
     unsigned queue = r->queue;
     bool current = r->generation == dev->generation;
@@ -125,6 +133,12 @@ static void submit(struct blk_request *r, enum disk_op op, uint64_t sector, uint
     r->disk.done = disk_done;
     r->disk.opaque = r;
     r->disk.fua = op != DISK_FLUSH && op != DISK_READ && !blk->writeback;
+    if (disk_try(blk->disk, &r->disk)) {
+        if (op == DISK_READ)
+            was_read(r);
+        finish(r, S_OK);
+        return;
+    }
     dma_begin(&blk->dma);
     disk_submit(blk->disk, &r->disk);
 }
@@ -332,6 +346,7 @@ static void fill_config(struct virtio_blk *blk)
     put(dev, CONFIG_BLK_SIZE, DISK_SECTOR, 4);
     dev->config[CONFIG_TOPOLOGY] = 3; /* 4 KiB in sectors, as a power of two */
     put(dev, CONFIG_TOPOLOGY + 2, PHYSICAL_BLOCK / DISK_SECTOR, 2);
+    put(dev, CONFIG_QUEUES, dev->queues, 2);
     put(dev, CONFIG_DISCARD_SECTORS, RANGE_SECTORS, 4);
     put(dev, CONFIG_DISCARD_SEGMENTS, 1, 4);
     put(dev, CONFIG_DISCARD_ALIGNMENT, PHYSICAL_BLOCK / DISK_SECTOR, 4);
@@ -414,7 +429,7 @@ static void destroy(void *opaque)
 }
 
 struct virtio_blk *virtio_blk_create(struct device_env *env, struct pci_bus *bus, unsigned devfn,
-                                     struct disk *disk, const char *serial)
+                                     struct disk *disk, const char *serial, unsigned queues)
 {
     struct virtio_blk *blk = calloc(1, sizeof *blk);
     if (!blk)
@@ -422,7 +437,10 @@ struct virtio_blk *virtio_blk_create(struct device_env *env, struct pci_bus *bus
     blk->disk = disk;
     memcpy(blk->serial, serial, strnlen(serial, SERIAL_SIZE));
     dma_count_init(&blk->dma, env);
+    blk->virtio.queues = MIN(queues, VIRTIO_QUEUES_MAX);
     virtio_init(&blk->virtio, env, bus, devfn, &blk_ops);
+    if (queues > 1)
+        blk->virtio.features |= BIT(F_MQ);
     if (disk_read_only(disk))
         blk->virtio.features |= BIT(F_RO);
     fill_config(blk);

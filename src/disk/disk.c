@@ -1,16 +1,25 @@
 /*
- * Requests. A small read of one piece of one host file goes to io_uring where there is one: what is
- * in the page cache is copied at once, and any number can wait for the host's disk. The rest has a
- * queue, and threads. So have writes: file systems that must not wait hand them to a thread of the
- * kernel's, which was measured to take longer than one of ours. Threads are started as requests
- * pile up, so a disk with one request at a time has one.
+ * Requests. A small one to one piece of one host file is tried on the submitter's thread
+ * (disk_try): waking another thread takes several times as long as the copy. A read that has to
+ * wait for the host's disk goes to io_uring where there is one, so that any number can wait. The
+ * rest has a queue, and threads. So have writes: file systems that must not wait hand them to a
+ * thread of the kernel's, which was measured to take longer than one of ours. Threads are started
+ * as requests pile up, so a disk with one request at a time has one.
+ *
+ * Not every file system can be told not to wait for a write (ext4 cannot), and a write to the page
+ * cache may wait all the same: for the journal, for memory, for a writer that holds the file. So it
+ * is tried only where the thread is likely to get through: whole pages, and nothing else under way.
+ * One that took long has the threads do all writes for a while.
  */
 #include "disk/disk.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "disk/image.h"
@@ -20,6 +29,10 @@
 
 /* The submitter, which may be a vCPU, copies what is in the page cache: not much of it. */
 #define RING_LENGTH_MAX (64u << 10)
+#define TRY_LENGTH_MAX  (64u << 10)
+#define HOST_PAGE       4096u
+#define SLOW_WRITE_NS   1000000   /* a write that was tried and took so long ... */
+#define PAUSE_NS        200000000 /* ... is the last for this time */
 #define THREADS_MAX     8
 #define METADATA_SECONDS                                                                           \
     2 /* what is only in memory gets to the host after so long without a flush */
@@ -31,6 +44,7 @@ struct request_list {
 struct disk {
     struct image *image;
     struct disk_options options;
+    bool may_try;
     struct ring *ring;    /* NULL: all goes to the threads */
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t work, drained;
@@ -40,6 +54,9 @@ struct disk {
     unsigned threads, idle;
     bool closing;
     pthread_t tids[THREADS_MAX];
+    /* disk_try(); no lock. */
+    _Atomic bool writes_may_wait;  /* the file system cannot be told not to */
+    _Atomic int64_t writes_resume; /* not before: host's monotonic clock, ns */
 };
 
 static void list_init(struct request_list *list)
@@ -164,6 +181,7 @@ static bool wait_for_work(struct disk *disk)
 static void *worker(void *opaque)
 {
     struct disk *disk = opaque;
+    pthread_setname_np(pthread_self(), "disk");
     pthread_mutex_lock(&disk->lock);
     for (;;) {
         if (!disk->queue.head && !disk->closing && !wait_for_work(disk)) {
@@ -232,6 +250,62 @@ static bool submit_direct(struct disk *disk, struct disk_request *request)
     disk->under_way--;
     pthread_mutex_unlock(&disk->lock);
     return false;
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+static bool nothing_under_way(struct disk *disk)
+{
+    pthread_mutex_lock(&disk->lock);
+    bool nothing = !disk->under_way && !disk->stalled.head;
+    pthread_mutex_unlock(&disk->lock);
+    return nothing;
+}
+
+static bool try_write(struct disk *disk, int fd, const struct disk_request *request,
+                      uint64_t file_offset)
+{
+    if (request->fua || disk->options.write_through ||
+        (file_offset | request->length) % HOST_PAGE || !nothing_under_way(disk))
+        return false;
+    int64_t start = now_ns();
+    if (start < disk->writes_resume)
+        return false;
+    ssize_t put = -1;
+    if (!disk->writes_may_wait) {
+        put = pwritev2(fd, request->iov, (int)request->iov_count, (off_t)file_offset, RWF_NOWAIT);
+        if (put < 0 && errno != EOPNOTSUPP && errno != ENOSYS)
+            return false;
+        disk->writes_may_wait = put < 0;
+    }
+    if (disk->writes_may_wait)
+        put = pwritev(fd, request->iov, (int)request->iov_count, (off_t)file_offset);
+    int64_t end = now_ns();
+    if (end - start > SLOW_WRITE_NS)
+        disk->writes_resume = end + PAUSE_NS;
+    return put >= 0 && (uint64_t)put == request->length;
+}
+
+bool disk_try(struct disk *disk, const struct disk_request *request)
+{
+    int fd;
+    uint64_t offset;
+    bool write = request->op == DISK_WRITE;
+    if (!disk->may_try || (!write && request->op != DISK_READ) || !request->length ||
+        request->length > TRY_LENGTH_MAX || request->iov_count > IOV_MAX ||
+        check(disk, request) != 0 ||
+        !disk->image->ops->direct(disk->image, write, request->offset, request->length, &fd,
+                                  &offset))
+        return false;
+    if (write)
+        return try_write(disk, fd, request, offset);
+    ssize_t got = preadv2(fd, request->iov, (int)request->iov_count, (off_t)offset, RWF_NOWAIT);
+    return got >= 0 && (uint64_t)got == request->length;
 }
 
 void disk_submit(struct disk *disk, struct disk_request *request)
@@ -307,7 +381,8 @@ struct disk *disk_open(const char *path, const struct disk_options *options, str
         return NULL;
     }
     disk->threads = 1;
-    if (disk->image->ops->direct && !disk->options.trace && !disk->options.threads_only)
+    disk->may_try = disk->image->ops->direct && !disk->options.trace && !disk->options.threads_only;
+    if (disk->may_try)
         disk->ring = ring_open(ring_done, disk);
     return disk;
 }

@@ -5,6 +5,9 @@
  * or not, and never waits. A request is finished by its done(), on a thread of the disk's with no
  * lock held; it may take the device lock and may submit the next request. Requests may overtake
  * each other; a flush covers all writes that were done when it was submitted.
+ *
+ * A controller asks disk_try() first: what the host's page cache can do at once is cheaper done than
+ * handed to another thread.
  */
 #ifndef TRIVISOR_DISK_DISK_H
 #define TRIVISOR_DISK_DISK_H
@@ -57,6 +60,11 @@ struct disk *disk_open(const char *path, const struct disk_options *options, str
 void disk_close(struct disk *disk);
 uint64_t disk_size(const struct disk *disk); /* bytes, a multiple of DISK_SECTOR */
 bool disk_read_only(const struct disk *disk);
+/*
+ * Carry out a small request on this thread, if it is a copy from or to the host's page cache. True:
+ * it is done, without error, and done() is not called. False: nothing has happened; submit it.
+ */
+bool disk_try(struct disk *disk, const struct disk_request *request);
 void disk_submit(struct disk *disk, struct disk_request *request);
 /* Wait until no request is under way (those that wait for space are not). Nobody submits meanwhile.
  */

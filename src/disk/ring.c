@@ -40,6 +40,7 @@ static int ring_enter(const struct ring *r, unsigned submit, unsigned wait)
 static void *completions(void *opaque)
 {
     struct ring *r = opaque;
+    pthread_setname_np(pthread_self(), "disk-ring");
     for (;;) {
         unsigned head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
         if (head == atomic_load_explicit(r->cq_tail, memory_order_acquire)) {

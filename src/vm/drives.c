@@ -125,7 +125,8 @@ static int attach_virtio(struct tv_vm *vm, struct pci_bus *pci, size_t i, unsign
         return tv_fail(err, "%s: there is room for %d virtio disks; use if=pvscsi",
                        vm->config.drives[i].path, VIRTIO_LAST - VIRTIO_FIRST + 1);
     serial_of(i, serial, sizeof serial);
-    if (!virtio_blk_create(&vm->env, pci, PCI_DEVFN((*slot)++, 0), vm->disks[i], serial))
+    if (!virtio_blk_create(&vm->env, pci, PCI_DEVFN((*slot)++, 0), vm->disks[i], serial,
+                           vm->machine.vcpu_count))
         return tv_fail(err, "out of memory");
     return 0;
 }

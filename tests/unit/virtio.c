@@ -90,7 +90,7 @@ static void start(uint64_t features)
     set_com(20, 1, 0xb);
     CHECK(com(20, 1) == 0xb);
     set_com(22, 2, 0);
-    CHECK(com(24, 2) == 256);
+    CHECK(com(24, 2) == VIRTIO_QUEUE_SIZE);
     set_com(24, 2, QSIZE);
     set_com(32, 8, DESC);
     set_com(40, 4, AVAIL);
@@ -105,14 +105,15 @@ static void start_legacy(void)
     map();
     clear_rings();
     legacy = true;
-    desc = 0x40000, avail = desc + 256 * 16, used = 0x42000, qsize = 256;
-    memset(m.mem.ram + desc, 0, 0x4000);
+    desc = 0x40000, avail = desc + VIRTIO_QUEUE_SIZE * 16, used = 0x43000;
+    qsize = VIRTIO_QUEUE_SIZE;
+    memset(m.mem.ram + desc, 0, 0x8000);
     out8(&m, PORTS + 18, 0);
     out8(&m, PORTS + 18, 3);
     CHECK(bus_read(&m.pio, PORTS, 4) & BIT(9));
     bus_write(&m.pio, PORTS + 4, 4, 0);
     bus_write(&m.pio, PORTS + 14, 2, 0);
-    CHECK(bus_read(&m.pio, PORTS + 12, 2) == 256);
+    CHECK(bus_read(&m.pio, PORTS + 12, 2) == VIRTIO_QUEUE_SIZE);
     bus_write(&m.pio, PORTS + 8, 4, desc >> 12);
     out8(&m, PORTS + 18, 7);
 }
@@ -421,11 +422,42 @@ static void test_entropy(void)
     CHECK(zeroes < 16 && m.mem.ram[DATA + 64] == 0 && m.mem.ram[DATA + 4096 + 100] == 0);
 }
 
+/* Three queues: the last has its ring elsewhere and answers there. */
+static void test_queues(void)
+{
+    unsigned head;
+    start(MODERN | BIT64(12));
+    CHECK(com(18, 2) == 3 && bus_read(&m.mmio, DEVICE + 34, 2) == 3);
+    set_com(22, 2, 3);
+    CHECK(com(24, 2) == 0);
+    set_com(22, 2, 2);
+    CHECK(com(24, 2) == VIRTIO_QUEUE_SIZE && com(30, 2) == 2);
+    desc = DESC + 0x1000, avail = AVAIL + 0x800, used = USED + 0x800;
+    set_com(24, 2, QSIZE);
+    set_com(32, 8, desc);
+    set_com(40, 8, avail);
+    set_com(48, 8, used);
+    set_com(28, 2, 1);
+    put_header(0, 1);
+    put_desc(desc, 0, HEADER, 16, NEXT, 1);
+    put_desc(desc, 1, DATA, 512, NEXT | WRITE, 2);
+    put_desc(desc, 2, STATUS, 1, WRITE, 0);
+    offer(0);
+    bus_write(&m.mmio, NOTIFY, 2, 0); /* another queue's */
+    disk_drain(disk);
+    CHECK(take(&head) == -1);
+    bus_write(&m.mmio, NOTIFY + 8, 2, 2);
+    disk_drain(disk);
+    CHECK(take(&head) == 513 && head == 0 && m.mem.ram[DATA] == 'b' && m.mem.ram[STATUS] == 0);
+    bus_write(&m.mmio, NOTIFY + 12, 2, 3);
+    reset_machine();
+}
+
 int main(int argc, char **argv)
 {
     unsigned rounds = argc > 1 ? (unsigned)atoi(argv[1]) : 20000;
     dma_machine_init();
-    CHECK(virtio_blk_create(&m.env, pci, PCI_DEVFN(SLOT, 0), disk, "serial"));
+    CHECK(virtio_blk_create(&m.env, pci, PCI_DEVFN(SLOT, 0), disk, "serial", 1));
     test_identity();
     start(MODERN);
     test_requests();
@@ -437,6 +469,12 @@ int main(int argc, char **argv)
     test_reset();
     test_messages();
     test_hostile(rounds);
+    dma_machine_end();
+
+    memset(&line, 0, sizeof line);
+    dma_machine_init();
+    CHECK(virtio_blk_create(&m.env, pci, PCI_DEVFN(SLOT, 0), disk, "serial", 3));
+    test_queues();
     dma_machine_end();
 
     memset(&line, 0, sizeof line);
