@@ -469,6 +469,7 @@ static int run(struct run_options *o)
     sigaddset(&wait.set, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &wait.set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a full disk */
 
     struct tv_error err = {""};
     struct tv_vm *vm = tv_vm_create(&o->config, &err);

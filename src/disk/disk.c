@@ -52,7 +52,7 @@ struct disk {
     struct request_list stalled; /* waits for space on the host */
     unsigned queued, under_way;  /* under_way: submitted, done() has not returned, not stalled */
     unsigned threads, idle;
-    bool closing;
+    bool closing, given_up;
     pthread_t tids[THREADS_MAX];
     /* disk_try(); no lock. */
     _Atomic bool writes_may_wait;  /* the file system cannot be told not to */
@@ -136,13 +136,13 @@ static void finish(struct disk *disk, struct disk_request *request, int error)
     pthread_mutex_unlock(&disk->lock);
 }
 
-/* Keep a request that found no space. False: the disk is being closed, or nobody wants to know. */
+/* Keep a request that found no space. False: it was given up, or nobody wants to know. */
 static bool stall(struct disk *disk, struct disk_request *request)
 {
     if (!disk->options.no_space)
         return false;
     pthread_mutex_lock(&disk->lock);
-    bool keep = !disk->closing, first = !disk->stalled.head;
+    bool keep = !disk->given_up, first = !disk->stalled.head;
     if (keep) {
         list_append(&disk->stalled, request);
         if (--disk->under_way == 0)
@@ -152,7 +152,8 @@ static bool stall(struct disk *disk, struct disk_request *request)
     if (keep && first) {
         struct tv_error text;
         tv_fail(&text,
-                "%s: no space left on the host for the guest's write; free some, then resume",
+                "%s: no space left on the host for the guest's write; the machine waits until some "
+                "is free",
                 disk->image->path);
         disk->options.no_space(disk->options.opaque, text.message);
     }
@@ -341,6 +342,27 @@ void disk_retry(struct disk *disk)
     pthread_mutex_unlock(&disk->lock);
 }
 
+bool disk_stalled(struct disk *disk)
+{
+    pthread_mutex_lock(&disk->lock);
+    bool stalled = disk->stalled.head != NULL;
+    pthread_mutex_unlock(&disk->lock);
+    return stalled;
+}
+
+void disk_give_up(struct disk *disk)
+{
+    pthread_mutex_lock(&disk->lock);
+    struct request_list stalled = disk->stalled;
+    if (!stalled.head)
+        list_init(&stalled);
+    list_init(&disk->stalled);
+    disk->given_up = true;
+    pthread_mutex_unlock(&disk->lock);
+    for (struct disk_request *request; (request = list_take(&stalled));)
+        request->done(request, ENOSPC);
+}
+
 uint64_t disk_size(const struct disk *disk)
 {
     return disk->image->size;
@@ -392,6 +414,7 @@ void disk_close(struct disk *disk)
     if (!disk)
         return;
     disk_drain(disk);
+    disk_give_up(disk);
     ring_close(disk->ring);
     pthread_mutex_lock(&disk->lock);
     disk->closing = true;
@@ -399,8 +422,6 @@ void disk_close(struct disk *disk)
     pthread_mutex_unlock(&disk->lock);
     for (unsigned i = 0; i < disk->threads; i++)
         pthread_join(disk->tids[i], NULL);
-    for (struct disk_request *request; (request = list_take(&disk->stalled));)
-        request->done(request, ENOSPC);
     image_close(disk->image);
     pthread_cond_destroy(&disk->work);
     pthread_cond_destroy(&disk->drained);

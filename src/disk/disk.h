@@ -6,8 +6,8 @@
  * lock held; it may take the device lock and may submit the next request. Requests may overtake
  * each other; a flush covers all writes that were done when it was submitted.
  *
- * A controller asks disk_try() first: what the host's page cache can do at once is cheaper done than
- * handed to another thread.
+ * A controller asks disk_try() first: what the host's page cache can do at once is cheaper done
+ * than handed to another thread.
  */
 #ifndef TRIVISOR_DISK_DISK_H
 #define TRIVISOR_DISK_DISK_H
@@ -71,5 +71,9 @@ void disk_submit(struct disk *disk, struct disk_request *request);
 void disk_drain(struct disk *disk);
 /* Try again what no_space() was told of. */
 void disk_retry(struct disk *disk);
+/* Does a request wait for space? */
+bool disk_stalled(struct disk *disk);
+/* What waits for space ends with ENOSPC, and so does from now on what finds none. */
+void disk_give_up(struct disk *disk);
 
 #endif

@@ -12,11 +12,19 @@
 /* The first CD-ROM is the secondary master, as systems and people expect. */
 #define CDROM_UNIT 2
 
+/* The first disk to say so pauses the machine, with its message. */
 static void no_space(void *opaque, const char *message)
 {
     struct tv_vm *vm = opaque;
+    pthread_mutex_lock(&vm->lock);
+    bool known = vm->out_of_space;
+    vm->out_of_space = true;
+    pthread_mutex_unlock(&vm->lock);
+    if (known)
+        return;
     if (vm->config.notify)
         vm->config.notify(vm->config.notify_opaque, message);
+    vm_request(vm, REQUEST_NO_SPACE);
 }
 
 static int open_image(struct tv_vm *vm, size_t i, struct tv_error *err)
@@ -156,11 +164,26 @@ int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
     return ide ? attach_ide(vm, pci, err) : 0;
 }
 
+bool drives_retry(struct tv_vm *vm)
+{
+    bool good = true;
+    for (size_t i = 0; i < DRIVES_MAX; i++) {
+        if (!vm->disks[i] || !disk_stalled(vm->disks[i]))
+            continue;
+        disk_retry(vm->disks[i]);
+        disk_drain(vm->disks[i]);
+        good &= !disk_stalled(vm->disks[i]);
+    }
+    return good;
+}
+
 void drives_drain(struct tv_vm *vm)
 {
     for (size_t i = 0; i < DRIVES_MAX; i++)
-        if (vm->disks[i])
+        if (vm->disks[i]) {
             disk_drain(vm->disks[i]);
+            disk_give_up(vm->disks[i]);
+        }
 }
 
 void drives_close(struct tv_vm *vm)

@@ -8,7 +8,11 @@ struct pci_bus;
 
 /* Open all images and create the controllers. -1 with `err` filled. */
 int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err);
-/* Wait for what is under way; no vCPU runs any more. Then the devices go, then the images. */
+/* Try again what found no space on the host. True: nothing waits for it any more. All vCPUs are
+ * parked. */
+bool drives_retry(struct tv_vm *vm);
+/* Wait for what is under way and give up what waits for space; no vCPU runs any more. Then the
+ * devices go, then the images. */
 void drives_drain(struct tv_vm *vm);
 void drives_close(struct tv_vm *vm);
 

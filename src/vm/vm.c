@@ -1,10 +1,12 @@
 /* The public API: the life of a VM from configuration to tear-down, and the supervisor thread. */
 #include "vm/vm.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bt/options.h"
 #include "bt/perf_map.h"
@@ -17,6 +19,7 @@
 #define DEFAULT_MEMORY (UINT64_C(128) << 20)
 #define MEMORY_MAX     (UINT64_C(1) << 40)
 #define MIB            (UINT64_C(1) << 20)
+#define SPACE_SECONDS  1 /* between two looks whether the host has space again */
 
 const char *tv_version(void)
 {
@@ -136,6 +139,43 @@ static void reset_machine(struct tv_vm *vm)
         vcpu_threads_release(vm);
 }
 
+/* A write found no space on the host: all vCPUs park; the supervisor tries again now and then. */
+static void pause_for_space(struct tv_vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->paused_before = vm->paused;
+    vm->waits_for_space = true;
+    pthread_mutex_unlock(&vm->lock);
+    vcpu_threads_park(vm);
+}
+
+static void try_for_space(struct tv_vm *vm)
+{
+    if (!drives_retry(vm))
+        return;
+    pthread_mutex_lock(&vm->lock);
+    vm->waits_for_space = vm->out_of_space = false;
+    bool go_on = !vm->paused_before;
+    pthread_mutex_unlock(&vm->lock);
+    if (vm->config.notify)
+        vm->config.notify(vm->config.notify_opaque, "there is space on the host again; going on");
+    if (go_on)
+        vcpu_threads_release(vm);
+}
+
+/* With vm->lock: wait until somebody changes something. False: it is time to try for space. */
+static bool wait_for_change(struct tv_vm *vm)
+{
+    struct timespec until;
+    if (!vm->waits_for_space) {
+        pthread_cond_wait(&vm->changed, &vm->lock);
+        return true;
+    }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += SPACE_SECONDS;
+    return pthread_cond_timedwait(&vm->changed, &vm->lock, &until) != ETIMEDOUT;
+}
+
 static void *supervisor_main(void *opaque)
 {
     struct tv_vm *vm = opaque;
@@ -143,7 +183,11 @@ static void *supervisor_main(void *opaque)
     while (!vm->ended) {
         unsigned requests = vm->requests;
         if (!requests) {
-            pthread_cond_wait(&vm->changed, &vm->lock);
+            if (!wait_for_change(vm)) {
+                pthread_mutex_unlock(&vm->lock);
+                try_for_space(vm);
+                pthread_mutex_lock(&vm->lock);
+            }
             continue;
         }
         vm->requests &= REQUEST_END;
@@ -157,6 +201,8 @@ static void *supervisor_main(void *opaque)
         }
         if (requests & REQUEST_RESET)
             reset_machine(vm);
+        if (requests & REQUEST_NO_SPACE)
+            pause_for_space(vm);
         if (requests & REQUEST_DEBUG_STOP) {
             vcpu_threads_park(vm);
             gdb_vcpu_stopped(vm->gdb, vm->debug_vcpu);
@@ -420,17 +466,30 @@ void tv_vm_stop(struct tv_vm *vm)
     vm_end(vm, TV_EXIT_STOPPED, 0, "%s", "");
 }
 
+/* Is it paused for want of space? Then it is, or is not, to stay so afterwards. */
+static bool paused_for_space(struct tv_vm *vm, bool afterwards)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool waits = vm->waits_for_space;
+    if (waits)
+        vm->paused_before = afterwards;
+    pthread_mutex_unlock(&vm->lock);
+    return waits;
+}
+
 int tv_vm_pause(struct tv_vm *vm, struct tv_error *err)
 {
     (void)err;
-    vcpu_threads_park(vm);
+    if (!paused_for_space(vm, true))
+        vcpu_threads_park(vm);
     return 0;
 }
 
 int tv_vm_resume(struct tv_vm *vm, struct tv_error *err)
 {
     (void)err;
-    vcpu_threads_release(vm);
+    if (!paused_for_space(vm, false))
+        vcpu_threads_release(vm);
     return 0;
 }
 

@@ -37,6 +37,7 @@ enum vm_request {
     REQUEST_RESET = 1,
     REQUEST_END = 2,
     REQUEST_DEBUG_STOP = 4,
+    REQUEST_NO_SPACE = 8, /* a disk's write waits for space on the host */
 };
 
 struct tv_vm {
@@ -52,7 +53,7 @@ struct tv_vm {
     struct pic *pic;
     struct irq_line (*isa_irq)(struct tv_vm *vm, int irq); /* an ISA interrupt line */
     struct disk *disks[DRIVES_MAX];                        /* of config.drives; NULL: no medium */
-    struct pvscsi *pvscsi; /* NULL: no disk asks for it */
+    struct pvscsi *pvscsi;                                 /* NULL: no disk asks for it */
     struct dma8237 *dma;
     struct ioapic *ioapic;
     struct piix4_pm *pm; /* for the power button */
@@ -75,10 +76,12 @@ struct tv_vm {
     bool supervisor_started;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    unsigned requests; /* enum vm_request */
-    bool paused;       /* vCPUs are to park */
-    bool ending;       /* all threads are to leave */
-    bool ended;        /* `exit` is valid */
+    unsigned requests;                   /* enum vm_request */
+    bool paused;                         /* vCPUs are to park */
+    bool out_of_space;                   /* a write waits for space on the host */
+    bool waits_for_space, paused_before; /* they are parked for that; and were before it */
+    bool ending;                         /* all threads are to leave */
+    bool ended;                          /* `exit` is valid */
     unsigned debug_vcpu;
     struct tv_exit exit;
 };

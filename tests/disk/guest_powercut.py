@@ -203,7 +203,7 @@ def main():
             names = ",".join(path for _, path in CONTROLLERS)
             command = [args.trivisor, "run", "--quiet", "--mode", args.mode, "--memory", "256M", "--cpus", str(1 + kill % 2),
                        "--kernel", args.kernel, "--initrd", initrd, "--no-reboot",
-                       "--append", f"console=ttyS0 quiet panic=-1 run=/writer,{seed},60,{names}"]
+                       "--append", f"console=ttyS0 quiet panic=-1 no_timer_check run=/writer,{seed},60,{names}"]
             for image, (interface, _) in zip(images, CONTROLLERS):
                 command += ["--disk", f"{image.path},if={interface},format={'raw' if image.kind == 'raw' else 'vmdk'}"]
             lines = run_and_kill(command, rng)

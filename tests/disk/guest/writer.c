@@ -137,6 +137,7 @@ static void fill(const char *controller)
         fail(0, "size");
     printf("FILL begins\n");
     fflush(stdout);
+    sleep(1);
     for (at = 0; at + sizeof data <= size; at += sizeof data) {
         memset(data, (int)(1 + at / sizeof data % 255), sizeof data);
         bad_writes += pwrite(fd, data, sizeof data, (off_t)at) != sizeof data;
