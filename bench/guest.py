@@ -172,7 +172,7 @@ def main():
             print(f"power-on to /init: {args.mode} {boot[0]:.2f} s" +
                   (f", TCG {boot[1]:.2f} s: {boot[1] / boot[0]:.2f} times faster" if boot[1] else ""))
             print(f"memory beyond guest RAM: {memory_beyond_ram(guests.trivisor('idle')):.0f} MiB")
-            pair = run(guests.trivisor("pair,1", cpus=2), 120)
+            pair = run(guests.trivisor("pair,0.3", cpus=2), 120)
             if "pair" in pair:
                 print(f"two processes on two CPUs: {pair['pair']:.2f} times the time of one")
         if args.json:

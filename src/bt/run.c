@@ -556,9 +556,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
         bt_vcpu_fini(cpu);
         return -1;
     }
-    /* docs/direct.md tells why one vCPU only. */
-    if (!(cpu->machine->bt_off & BT_OFF_DIRECT) && !cpu->machine->verify &&
-        cpu->machine->vcpu_count == 1)
+    if (!(cpu->machine->bt_off & BT_OFF_DIRECT) && !cpu->machine->verify)
         bt->direct = direct_create(cpu);
     bt_make_stubs(bt);
     bt->segments[0].code_used = (uint32_t)bt->code_start;
