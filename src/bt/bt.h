@@ -22,6 +22,8 @@
 #define SEGMENTS_MAX    32
 #define BLOCK_INSNS     64
 #define TEMPLATES       262144
+#define SPACES          16
+#define SPACE_PAGES     128
 
 /* Entry of the first-level TLB. */
 struct l1_entry {
@@ -30,7 +32,7 @@ struct l1_entry {
 };
 
 struct jump_cache_entry {
-    uint64_t key; /* RIP xor bt.jump_key */
+    uint64_t key; /* RIP xor one of bt.jump_keys */
     const void *code;
 };
 
@@ -158,6 +160,18 @@ struct bt_block {
     uint64_t placed;          /* bt_stats.l1_flushes when it got its address */
 };
 
+/* An address space that may be loaded again without a flush: the generation of its entries in the
+ * jump cache, and what page_id held. */
+struct bt_space {
+    uint64_t tag; /* interp.tlb_tag[0]; 0: of none */
+    uint64_t used;
+    uint16_t gen, count;
+    struct {
+        uint16_t entry;
+        uint32_t id;
+    } pages[SPACE_PAGES];
+};
+
 /* A part of the cache: filled from one end, evicted as a whole. */
 struct bt_segment {
     uint32_t code_used;
@@ -181,7 +195,7 @@ struct bt {
     uint64_t code_top; /* of it: holds the address of code that looks up returns */
     uint32_t ret_site; /* last RET: its site's offset in `data` */
     uint64_t linear;   /* of the access that missed */
-    uint64_t jump_key;
+    uint64_t jump_keys[2]; /* of code for EFLAGS.AC clear, or of no matter; and set */
     uint64_t target; /* of an indirect call, while its return address is pushed */
     struct vcpu *cpu;
     int (*slow)(struct vcpu *cpu, struct bt_site *site);
@@ -216,8 +230,16 @@ struct bt {
     bool l1_used[TLB_CONTEXTS];
     bool needs_interp; /* what is at vcpu.rip cannot be translated */
     bool fell_through; /* the op that was called out to went on with the next instruction */
-    /* Generations of jump-cache keys, for user and other code; RIPs of both are in both halves. */
-    uint16_t jump_gen[2];
+    /* Generations of jump-cache keys, for user (1) and other code, and the last ones made; RIPs of
+     * both are in both halves. */
+    uint16_t jump_gen[2], last_gen[2];
+    /* What page_id holds, to empty it: in which entries. */
+    uint16_t page_ids[2][PAGE_ID_ENTRIES];
+    unsigned page_id_count[2];
+    /* Of the address space that is loaded: the interpreter's tag of its lower half. */
+    uint64_t space_tag, space_wraps;
+    uint64_t spaces_used; /* counts */
+    struct bt_space spaces[SPACES];
     /* By hash of the linear page: jump-cache entries may lead there. */
     uint64_t code_pages[CODE_PAGE_BITS / 64];
     uint8_t mode_number[BT_VALID]; /* of bt.mode in keys; 0: none yet */
@@ -286,10 +308,23 @@ static inline unsigned bt_context(uint16_t mode)
 }
 
 /* A canonical RIP has 48 bits that matter: above them are the mode's number and a generation. */
-static inline uint64_t bt_jump_key(const struct bt *bt)
+static inline uint64_t bt_jump_key(const struct bt *bt, uint16_t mode)
 {
-    bool user = bt->mode & BT_USER;
-    return (uint64_t)bt->jump_gen[user] << 52 | (uint64_t)bt->mode_number[bt->mode] << 48;
+    bool user = mode & BT_USER;
+    return (uint64_t)bt->jump_gen[user] << 52 | (uint64_t)bt->mode_number[mode] << 48;
+}
+
+/* After bt.mode or a generation has changed. */
+static inline void bt_set_jump_keys(struct bt *bt)
+{
+    bt->jump_keys[0] = bt_jump_key(bt, bt->mode & (uint16_t)~BT_AC);
+    bt->jump_keys[1] = bt_jump_key(bt, bt->mode | BT_AC);
+}
+
+/* The jump cache's entry for an address in the current mode. */
+static inline uint64_t bt_key_of(const struct bt *bt, uint64_t rip)
+{
+    return rip ^ bt->jump_keys[!!(bt->mode & BT_AC)];
 }
 
 static inline struct jump_cache_entry *bt_jump_cache_slot(struct bt *bt, uint64_t rip)
@@ -430,8 +465,6 @@ bool bt_run_block(struct vcpu *cpu, const struct bt_block *b, struct bt_exit **e
 void bt_set_running(struct vcpu *cpu);
 /* Forget the translations of one context. */
 void bt_clear_l1(struct bt *bt, unsigned context);
-/* After bt.mode or a generation has changed. */
-void bt_set_jump_key(struct bt *bt);
 /* Of a linear address in bt.code_pages. */
 unsigned bt_code_page_bit(uint64_t linear);
 void bt_on_flush(struct vcpu *cpu, enum flushed what, uint64_t linear); /* interp.flushed */
@@ -439,6 +472,19 @@ void bt_clear_writes(struct vcpu *cpu); /* what bt_purge_writes() does, without 
 void bt_take_written(struct vcpu *cpu); /* pages that others have written to */
 void bt_hear_of_memory(struct machine *m); /* set physmem.hooks */
 void bt_kick(struct vcpu *cpu);            /* the engine's */
+
+/* ---- spaces.c: which code is where in linear addresses ---- */
+
+/* Enter bt.mode: its code gets a number in keys of the jump cache. */
+void bt_number_mode(struct bt *bt);
+/* `page` is mapped at `linear` now. */
+void bt_note_page(struct bt *bt, bool user, uint64_t linear, const struct bt_page *page);
+/* Forget where code is, of user or other modes; user: in the address space that is loaded. */
+void bt_forget_jumps(struct bt *bt, bool user);
+/* And in those that are not. */
+void bt_forget_spaces(struct bt *bt);
+/* CR3 was loaded: forget, or remember, the lower half. */
+void bt_switch_space(struct vcpu *cpu);
 
 /* ---- stats.c ---- */
 void bt_print_stats(struct machine *m, FILE *out);

@@ -49,30 +49,6 @@ static void clear_low(struct bt *bt, unsigned context)
     bt->l1_low[context] = false;
 }
 
-void bt_set_jump_key(struct bt *bt)
-{
-    if (!bt->mode_number[bt->mode]) {
-        if (++bt->mode_numbers == MODES_MAX) {
-            memset(bt->mode_number, 0, sizeof bt->mode_number);
-            memset(bt->jumps, 0, sizeof bt->jumps);
-            bt->mode_numbers = 1;
-        }
-        bt->mode_number[bt->mode] = bt->mode_numbers;
-    }
-    bt->jump_key = bt_jump_key(bt);
-}
-
-static void forget_jumps(struct bt *bt, bool user)
-{
-    if (++bt->jump_gen[user] == 1 << 12) {
-        memset(bt->jumps, 0, sizeof bt->jumps);
-        bt->jump_gen[user] = 1;
-    }
-    bt_set_jump_key(bt);
-    bt_forget_returns(bt);
-    memset(bt->page_id[user], 0, sizeof bt->page_id[user]);
-}
-
 unsigned bt_code_page_bit(uint64_t linear)
 {
     return (unsigned)(linear >> PAGE_SHIFT ^ linear >> 25) & (CODE_PAGE_BITS - 1);
@@ -104,8 +80,9 @@ static void flush_page(struct bt *bt, uint64_t linear)
     unsigned bit = bt_code_page_bit(linear);
     if (!(bt->code_pages[bit / 64] >> (bit % 64) & 1))
         return;
-    forget_jumps(bt, false);
-    forget_jumps(bt, true);
+    bt_forget_jumps(bt, false);
+    bt_forget_jumps(bt, true);
+    bt_forget_spaces(bt);
     memset(bt->code_pages, 0, sizeof bt->code_pages);
 }
 
@@ -129,10 +106,15 @@ void bt_on_flush(struct vcpu *cpu, enum flushed what, uint64_t linear)
     }
     if (what == FLUSHED_ALL)
         memset(bt->write_pages, 0, sizeof bt->write_pages);
+    if (what == FLUSHED_LOW) {
+        bt_switch_space(cpu);
+    } else {
+        bt_forget_jumps(bt, true);
+        bt_forget_spaces(bt);
+    }
     /* Supervisor code in the lower half, of boot loaders for one, is rare enough. */
-    forget_jumps(bt, true);
     if (what != FLUSHED_LOW || bt->low_kernel)
-        forget_jumps(bt, false);
+        bt_forget_jumps(bt, false);
     bt->low_kernel = false;
 }
 

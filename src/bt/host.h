@@ -53,6 +53,6 @@ static inline void put_restore_flags(struct emit *e, const struct bt *bt)
 
 /* The jump-cache entry for the address in T0: its offset goes to T1. Clobbers T2 and flags. The
  * jump that is returned is taken where the entry is for something else. */
-uint8_t *bt_put_jump_lookup(struct emit *e, const struct bt *bt);
+uint8_t *bt_put_jump_lookup(struct emit *e, const struct bt *bt, bool ac);
 
 #endif

@@ -542,7 +542,7 @@ void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target)
     t->colds[t->cold_count++] = (struct cold){.kind = COLD_EXIT, .jump = jump, .exit = exit};
 }
 
-uint8_t *bt_put_jump_lookup(struct emit *e, const struct bt *bt)
+uint8_t *bt_put_jump_lookup(struct emit *e, const struct bt *bt, bool ac)
 {
     put_op(e, false, 0x8b, T1, reg_operand(T0));
     put_op(e, false, 0xc1, 5, reg_operand(T1)); /* SHR */
@@ -552,7 +552,7 @@ uint8_t *bt_put_jump_lookup(struct emit *e, const struct bt *bt)
     put_op(e, false, 0xc1, 4, reg_operand(T1)); /* SHL */
     put8(e, 4);
     put_move(e, T2, T0);
-    put_alu(e, ALU_XOR, T2, gs_operand(BT_AT(bt, jump_key)));
+    put_alu(e, ALU_XOR, T2, gs_operand(BT_AT(bt, jump_keys[ac])));
     put_alu(e, ALU_CMP, T2, gs_base_operand(T1, BT_AT(bt, jumps)));
     return put_jcc(e, CC_NE);
 }
@@ -585,13 +585,8 @@ static void put_indirect_jump(struct translation_state *t, const struct insn *in
     struct emit *e = &t->e;
     struct bt *bt = t->bt;
     struct bt_site *site = branch_site(t, in, undo);
-    if (t->block->mode & BT_AC) { /* keys of the jump cache do not follow STAC and CLAC */
-        t->colds[t->cold_count++] =
-            (struct cold){.kind = COLD_INDIRECT, .jump = put_jump(e), .site = site};
-        return;
-    }
     put_attention(t, site);
-    uint8_t *miss = bt_put_jump_lookup(e, bt);
+    uint8_t *miss = bt_put_jump_lookup(e, bt, t->block->mode & BT_AC);
     put_op(e, false, 0xff, call ? 2 : 4, gs_base_operand(T1, BT_AT(bt, jumps) + 8));
     t->colds[t->cold_count++] = (struct cold){.kind = COLD_INDIRECT, .jump = miss, .site = site};
 }

@@ -23,7 +23,7 @@ static bool set_ring(struct vcpu *cpu)
     if (!bt->mode_number[mode])
         return false;
     bt->mode = mode;
-    bt->jump_key = bt_jump_key(bt);
+    bt_set_jump_keys(bt);
     bt_forget_returns(bt);
     return true;
 }
@@ -200,7 +200,7 @@ const void *bt_callout_end(struct vcpu *cpu, struct bt_site *site)
         (bt->leave_for_user && cpu->cpl == 3) || bt->log)
         return NULL;
     const struct jump_cache_entry *e = bt_jump_cache_slot(bt, cpu->rip);
-    if (e->key == (cpu->rip ^ bt->jump_key))
+    if (e->key == bt_key_of(bt, cpu->rip))
         return e->code;
     return bt_next_code(cpu);
 }

@@ -63,10 +63,10 @@ uint16_t bt_current_mode(const struct vcpu *cpu)
 static void set_mode(struct bt *bt, uint16_t mode)
 {
     mode &= (uint16_t)~BT_VALID;
-    if (bt->mode == mode && bt->jump_key)
+    if (bt->mode == mode && bt->mode_number[mode])
         return;
     bt->mode = mode;
-    bt_set_jump_key(bt);
+    bt_number_mode(bt);
     bt_forget_returns(bt); /* they lead to code for the other mode */
 }
 
@@ -270,13 +270,13 @@ static struct bt_block *find_block(struct vcpu *cpu, bool plain)
     }
     if (!b)
         return NULL;
-    bt->page_id[user][rip >> PAGE_SHIFT & (PAGE_ID_ENTRIES - 1)] = page->id;
+    bt_note_page(bt, user, rip, page);
     bt->low_kernel |= !user && !(rip >> 63);
     unsigned bit = bt_code_page_bit(rip);
     bt->code_pages[bit / 64] |= UINT64_C(1) << bit % 64;
     if (plain || cpu->machine->bt_off & BT_OFF_JUMPS)
         return b;
-    *bt_jump_cache_slot(bt, rip) = (struct jump_cache_entry){rip ^ bt->jump_key, b->entry_saved};
+    *bt_jump_cache_slot(bt, rip) = (struct jump_cache_entry){bt_key_of(bt, rip), b->entry_saved};
     return b;
 }
 
@@ -299,7 +299,7 @@ const void *bt_next_code(struct vcpu *cpu)
         save_vectors(bt);
     set_mode(bt, mode);
     const struct jump_cache_entry *e = bt_jump_cache_slot(bt, cpu->rip);
-    if (e->key == (cpu->rip ^ bt->jump_key))
+    if (e->key == bt_key_of(bt, cpu->rip))
         return e->code;
     save_vectors(bt);
     const struct bt_block *b = find_block(cpu, false);
@@ -542,7 +542,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->load_x87 = bt_x87_load;
     bt->has_xsave = has_xsave();
     bt->host_mxcsr = __builtin_ia32_stmxcsr();
-    bt->jump_gen[0] = bt->jump_gen[1] = 1;
+    bt->jump_gen[0] = bt->jump_gen[1] = bt->last_gen[0] = bt->last_gen[1] = 1;
     pthread_mutex_init(&bt->written_lock, NULL);
     /* A guest that could guess it would crash its own VMM with it, no more. */
     if (getrandom(&bt->empty_tag, sizeof bt->empty_tag, 0) != sizeof bt->empty_tag)

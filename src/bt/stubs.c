@@ -131,7 +131,7 @@ static void put_lookups(struct emit *e, struct bt *bt)
     put_lea(e, true, RSP,
             (struct operand){.kind = AT_MEM, .base = RSP, .index = NO_REG, .disp = -8});
     bt->lookup_stub = e->at;
-    uint8_t *miss = bt_put_jump_lookup(e, bt);
+    uint8_t *miss = bt_put_jump_lookup(e, bt, false);
     put_op(e, false, 0xff, 4, gs_base_operand(T1, BT_AT(bt, jumps) + 8));
     put_target(miss, e->at);
     put_store(e, T0, gs_operand(VCPU_AT(rip)));

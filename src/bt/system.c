@@ -22,7 +22,7 @@ static bool classify_mov(const struct translation_state *t, struct insn *in)
     if (to->type != ZYDIS_OPERAND_TYPE_REGISTER || !bind_reg(to->reg.value, &number, &shift))
         return false;
     if (is_class(from, ZYDIS_REGCLASS_SEGMENT))
-        return to->size >= 32;
+        return true;
     return is_class(from, ZYDIS_REGCLASS_CONTROL) && t->bits == 64 && !(t->bt->mode & BT_USER) &&
            (from->reg.value == ZYDIS_REGISTER_CR0 || from->reg.value == ZYDIS_REGISTER_CR2 ||
             from->reg.value == ZYDIS_REGISTER_CR3 || from->reg.value == ZYDIS_REGISTER_CR4);
@@ -182,6 +182,17 @@ static unsigned general_register(const ZydisDecodedOperand *o)
     return number;
 }
 
+/* T0's low half. */
+static void put_word_to_guest(struct emit *e, unsigned guest)
+{
+    unsigned host = host_reg(guest);
+    put8(e, 0x66);
+    if (host == NO_REG)
+        put_store32(e, T0, gs_operand(gpr_at(guest)));
+    else
+        put_op(e, false, 0x8b, host, reg_operand(T0));
+}
+
 static void put_to_guest(struct emit *e, bool wide, unsigned guest, struct operand from)
 {
     unsigned host = host_reg(guest);
@@ -214,7 +225,10 @@ static void emit_mov(struct translation_state *t, const struct insn *in)
         put8(e, 0x0f);
         put8(e, 0xb7);
         put_modrm(e, T0, gs_operand(SELECTOR_AT((unsigned)(from - ZYDIS_REGISTER_ES))));
-        put_to_guest(e, false, guest, reg_operand(T0));
+        if (in->o[0].size == 16)
+            put_word_to_guest(e, guest);
+        else
+            put_to_guest(e, false, guest, reg_operand(T0));
     }
 }
 
