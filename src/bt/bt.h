@@ -76,6 +76,7 @@ struct bt_page {
     uint32_t id;    /* never zero */
     uint32_t gen;   /* that the blocks are valid for */
     struct bt_block *blocks;
+    struct bt_block *tails; /* blocks whose only instruction starts in the page before */
 };
 
 /* A jump out of a block to a known address. */
@@ -137,6 +138,8 @@ enum bt_reloc_kind {
 struct bt_block {
     struct bt_block *hash_next, *page_next, *segment_next;
     struct bt_page *page;
+    struct bt_page *tail; /* where its only instruction goes on; NULL: it is in one page */
+    struct bt_block *tail_next;
     struct bt_exit *in; /* linked with this block */
     uint64_t rip;
     const uint8_t *bytes;
@@ -269,7 +272,7 @@ struct bt {
 
     struct bt_block *hash[BLOCK_HASH];
     struct bt_block *templates[TEMPLATES]; /* relocate.c */
-    struct bt_page *page_in_use;           /* by find_block(): stays, with blocks or without */
+    struct bt_page *page_in_use[2]; /* by bt_translate(): stay, with blocks or without */
     struct bt_page *pages[PAGE_HASH], *by_physical[PAGE_HASH];
 
     pthread_mutex_t written_lock;
@@ -299,6 +302,12 @@ static inline void bt_l1_enter(struct bt *bt, unsigned context, bool write, uint
     bt->l1_used[context] = true;
     bt->l1_low[context] |= !(linear >> 63);
     bt->stats.fills++;
+}
+
+/* How many of a block's bytes are in its page. */
+static inline unsigned bt_head(const struct bt_block *b)
+{
+    return MIN(b->length, (unsigned)(PAGE_SIZE - (b->rip & ~PAGE_MASK)));
 }
 
 /* The first-level TLB that code of a mode uses. */
@@ -465,8 +474,6 @@ bool bt_run_block(struct vcpu *cpu, const struct bt_block *b, struct bt_exit **e
 void bt_set_running(struct vcpu *cpu);
 /* Forget the translations of one context. */
 void bt_clear_l1(struct bt *bt, unsigned context);
-/* Of a linear address in bt.code_pages. */
-unsigned bt_code_page_bit(uint64_t linear);
 void bt_on_flush(struct vcpu *cpu, enum flushed what, uint64_t linear); /* interp.flushed */
 void bt_clear_writes(struct vcpu *cpu); /* what bt_purge_writes() does, without vector registers */
 void bt_take_written(struct vcpu *cpu); /* pages that others have written to */
@@ -475,10 +482,12 @@ void bt_kick(struct vcpu *cpu);            /* the engine's */
 
 /* ---- spaces.c: which code is where in linear addresses ---- */
 
+/* Of a linear address in bt.code_pages. */
+unsigned bt_code_page_bit(uint64_t linear);
 /* Enter bt.mode: its code gets a number in keys of the jump cache. */
 void bt_number_mode(struct bt *bt);
-/* `page` is mapped at `linear` now. */
-void bt_note_page(struct bt *bt, bool user, uint64_t linear, const struct bt_page *page);
+/* `page` is mapped at its linear address now. */
+void bt_note_page(struct bt *bt, bool user, const struct bt_page *page);
 /* Forget where code is, of user or other modes; user: in the address space that is loaded. */
 void bt_forget_jumps(struct bt *bt, bool user);
 /* And in those that are not. */

@@ -124,6 +124,10 @@ void bt_block_add(struct bt *bt, struct bt_block *b)
     *slot = b;
     b->page_next = b->page->blocks;
     b->page->blocks = b;
+    if (b->tail) {
+        b->tail_next = b->tail->tails;
+        b->tail->tails = b;
+    }
     b->placed = bt->stats.l1_flushes;
     bt_template_add(bt, b);
 }
@@ -180,6 +184,12 @@ void bt_block_remove(struct vcpu *cpu, struct bt_block *b)
     while (*at != b)
         at = &(*at)->page_next;
     *at = b->page_next;
+    if (!b->tail)
+        return;
+    at = &b->tail->tails;
+    while (*at != b)
+        at = &(*at)->tail_next;
+    *at = b->tail_next;
 }
 
 static void drop_block(struct vcpu *cpu, struct bt_block *b)
@@ -200,7 +210,7 @@ void bt_page_written(struct vcpu *cpu, uint64_t index)
     struct physmem *mem = cpu->machine->mem;
     bool dropped = false;
     for (struct bt_page *p = bt->by_physical[index & (PAGE_HASH - 1)]; p; p = p->physical_next) {
-        if (p->index != index || !p->blocks)
+        if (p->index != index || !(p->blocks || p->tails))
             continue;
         /* From here on writes are heard of again, so what is compared now stays known. */
         const uint8_t *host = mem->ram + (p->index << PAGE_SHIFT);
@@ -208,7 +218,15 @@ void bt_page_written(struct vcpu *cpu, uint64_t index)
         p->gen = atomic_load(&mem->page_gen[index]);
         for (struct bt_block *b = p->blocks, *next; b; b = next) {
             next = b->page_next;
-            if (!memcmp(host + (b->rip & ~PAGE_MASK), b->bytes, b->length))
+            if (memcmp(host + (b->rip & ~PAGE_MASK), b->bytes, bt_head(b)) == 0)
+                continue;
+            drop_block(cpu, b);
+            bt->stats.invalidated++;
+            dropped = true;
+        }
+        for (struct bt_block *b = p->tails, *next; b; b = next) {
+            next = b->tail_next;
+            if (memcmp(host, b->bytes + bt_head(b), b->length - bt_head(b)) == 0)
                 continue;
             drop_block(cpu, b);
             bt->stats.invalidated++;
@@ -223,7 +241,7 @@ void bt_page_written(struct vcpu *cpu, uint64_t index)
 
 void bt_page_put(struct bt *bt, struct bt_page *page)
 {
-    if (page->blocks || page == bt->page_in_use)
+    if (page->blocks || page->tails || page == bt->page_in_use[0] || page == bt->page_in_use[1])
         return;
     struct bt_page **at = &bt->pages[page_slot(page->linear, page->gpa)];
     while (*at != page)
@@ -246,6 +264,8 @@ static void empty_segment(struct vcpu *cpu, unsigned n)
                 continue;
             drop_block(cpu, b);
             bt_page_put(bt, b->page);
+            if (b->tail)
+                bt_page_put(bt, b->tail);
         }
         forget_jumps(bt);
         bt_forget_returns(bt);

@@ -49,11 +49,6 @@ static void clear_low(struct bt *bt, unsigned context)
     bt->l1_low[context] = false;
 }
 
-unsigned bt_code_page_bit(uint64_t linear)
-{
-    return (unsigned)(linear >> PAGE_SHIFT ^ linear >> 25) & (CODE_PAGE_BITS - 1);
-}
-
 /* Slots hold copies of what is in the first-level table, or was. */
 static void flush_entry(struct bt *bt, unsigned context, bool write, uint64_t page)
 {

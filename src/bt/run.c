@@ -140,6 +140,9 @@ static const struct op *straddler_op(struct vcpu *cpu, struct bt_site *site)
     const uint8_t *host = physmem_host(cpu->machine->mem, gpa, PAGE_SIZE);
     if (!host)
         return NULL;
+    const struct bt_block *b = site->block;
+    if (b->tail && !b->dead && b->tail->linear == next && b->tail->gpa == (gpa & PAGE_MASK))
+        bt_note_page(cpu->bt, b->mode & BT_USER, b->tail); /* found inline next time */
     unsigned head = site->length;
     struct bt_op *o = site->op;
     if (o && o->flushes == cpu->interp->stats.arena_flushes && o->ops[0].length > head &&
@@ -257,23 +260,16 @@ static struct bt_block *find_block(struct vcpu *cpu, bool plain)
     bt->stats.lookups++;
     if (!is_canonical(rip))
         return NULL;
-    bool user = bt->mode & BT_USER;
     uint64_t gpa = interp_fetch_translate(cpu, rip);
     struct bt_page *page = bt_page_get(cpu, rip, gpa);
     if (!page)
         return NULL;
     struct bt_block *b = bt_block_find(bt, page, rip, bt->mode, plain);
-    if (!b) {
-        bt->page_in_use = page;
+    if (!b)
         b = bt_translate(cpu, page, plain);
-        bt->page_in_use = NULL;
-    }
     if (!b)
         return NULL;
-    bt_note_page(bt, user, rip, page);
-    bt->low_kernel |= !user && !(rip >> 63);
-    unsigned bit = bt_code_page_bit(rip);
-    bt->code_pages[bit / 64] |= UINT64_C(1) << bit % 64;
+    bt_note_page(bt, bt->mode & BT_USER, page);
     if (plain || cpu->machine->bt_off & BT_OFF_JUMPS)
         return b;
     *bt_jump_cache_slot(bt, rip) = (struct jump_cache_entry){bt_key_of(bt, rip), b->entry_saved};

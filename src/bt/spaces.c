@@ -24,9 +24,17 @@ void bt_number_mode(struct bt *bt)
     bt_set_jump_keys(bt);
 }
 
-void bt_note_page(struct bt *bt, bool user, uint64_t linear, const struct bt_page *page)
+unsigned bt_code_page_bit(uint64_t linear)
 {
-    unsigned entry = linear >> PAGE_SHIFT & (PAGE_ID_ENTRIES - 1);
+    return (unsigned)(linear >> PAGE_SHIFT ^ linear >> 25) & (CODE_PAGE_BITS - 1);
+}
+
+void bt_note_page(struct bt *bt, bool user, const struct bt_page *page)
+{
+    unsigned entry = page->linear >> PAGE_SHIFT & (PAGE_ID_ENTRIES - 1);
+    unsigned bit = bt_code_page_bit(page->linear);
+    bt->code_pages[bit / 64] |= UINT64_C(1) << bit % 64;
+    bt->low_kernel |= !user && !(page->linear >> 63);
     uint32_t *id = &bt->page_id[user][entry];
     if (!*id)
         bt->page_ids[user][bt->page_id_count[user]++] = (uint16_t)entry;

@@ -14,11 +14,39 @@ static bool is_branch_out(const struct insn *in)
            in->kind == INSN_ACCESS_CHECK;
 }
 
+/* A page whose bytes are about to be looked at: stores to it will be heard of. */
+static const uint8_t *watch(struct vcpu *cpu, const struct bt_page *page)
+{
+    struct physmem *mem = cpu->machine->mem;
+    const uint8_t *host = mem->ram + (page->index << PAGE_SHIFT);
+    physmem_mark_code(mem, host);
+    if (atomic_load(&mem->page_gen[page->index]) != page->gen)
+        bt_page_written(cpu, page->index);
+    return host;
+}
+
+/* The block's first instruction goes on in the next page: the bytes there, behind the `len` that
+ * are known. Raises what fetching them does. False: the interpreter runs it. */
+static bool add_tail(struct translation_state *t, uint8_t *bytes, unsigned len)
+{
+    struct vcpu *cpu = t->cpu;
+    uint64_t next = t->rip + len;
+    if (t->bt->verify || (t->bits == 32 ? next >> 32 : !is_canonical(next)))
+        return false;
+    t->tail = bt_page_get(cpu, next, interp_fetch_translate(cpu, next));
+    if (!t->tail)
+        return false;
+    t->bt->page_in_use[1] = t->tail;
+    memcpy(bytes + len, watch(cpu, t->tail), ZYDIS_MAX_INSTRUCTION_LENGTH);
+    return true;
+}
+
 /* Decode from `bytes` until the block ends. */
-static void decode(struct translation_state *t, const uint8_t *bytes, unsigned len)
+static void decode(struct translation_state *t, uint8_t *bytes, unsigned len)
 {
     unsigned offset = 0;
     t->count = 0;
+    t->tail = NULL;
     unsigned max = t->cpu->machine->bt_off & BT_OFF_BLOCKS ? 1 : BLOCK_INSNS;
     while (t->count < max) {
         struct insn *in = &t->insns[t->count];
@@ -28,6 +56,15 @@ static void decode(struct translation_state *t, const uint8_t *bytes, unsigned l
         enum decoded got = interp_decode_only(t->cpu, bytes + offset, len - offset, &in->z, in->o);
         if (got == DECODED_SHORT && t->count)
             break;
+        if (got == DECODED_SHORT && add_tail(t, bytes, len)) {
+            max = 1;
+            got = interp_decode_only(t->cpu, bytes, len + ZYDIS_MAX_INSTRUCTION_LENGTH, &in->z,
+                                     in->o);
+            if (got != DECODED) { /* not even now */
+                t->tail = NULL;
+                got = DECODED_SHORT;
+            }
+        }
         if (t->bt->verify && t->count && got == DECODED && bt_verify_stops(in->z.mnemonic))
             break;
         in->bytes = bytes + offset;
@@ -154,9 +191,28 @@ static void emit_counts(struct translation_state *t, unsigned from)
     put_count(t, BT_AT(t->bt, stats.blocks_run), !from);
 }
 
+/* Is the block's tail mapped where it was? Else the interpreter runs the instruction. */
+static void emit_tail_check(struct translation_state *t)
+{
+    struct emit *e = &t->e;
+    const struct insn *in = &t->insns[0];
+    struct bt_site *site = bt_site_new(t, in);
+    site->straddles = site->ends = true;
+    site->length = (uint8_t)(PAGE_SIZE - (t->rip & ~PAGE_MASK));
+    bool user = t->bt->mode & BT_USER;
+    unsigned entry = (unsigned)(t->tail->linear >> PAGE_SHIFT) & (PAGE_ID_ENTRIES - 1);
+    bt_flags_clobber(t, in->live_before);
+    put_op(e, false, 0x81, ALU_CMP, gs_operand(BT_AT(t->bt, page_id[user][entry])));
+    put32(e, t->tail->id);
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_CALLOUT, .jump = put_jcc(e, CC_NE), .site = site};
+}
+
 static void emit_body(struct translation_state *t)
 {
     bool check = loops(t);
+    if (t->tail)
+        emit_tail_check(t);
     for (unsigned i = 0; i < t->count; i++) {
         struct insn *in = &t->insns[i];
         /* Where it costs nothing but itself; at the latest before the first branch back. */
@@ -236,11 +292,9 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
         if (!t)
             return NULL;
     }
-    struct physmem *mem = cpu->machine->mem;
-    const uint8_t *host = mem->ram + (page->index << PAGE_SHIFT);
-    physmem_mark_code(mem, host);
-    if (atomic_load(&mem->page_gen[page->index]) != page->gen)
-        bt_page_written(cpu, page->index);
+    bt->page_in_use[0] = page;
+    bt->page_in_use[1] = NULL;
+    const uint8_t *host = watch(cpu, page);
     struct bt_block *known = bt_reuse(cpu, page, plain, host);
     if (known)
         return known;
@@ -255,7 +309,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     t->context = bt_context(bt->mode);
     t->cold_count = 0;
     /* A copy: another processor may write while we look. */
-    uint8_t bytes[BLOCK_INSNS * 15];
+    uint8_t bytes[BLOCK_INSNS * 15 + ZYDIS_MAX_INSTRUCTION_LENGTH];
     memcpy(bytes, host + start, len);
     decode(t, bytes, len);
     uint8_t *code = bt_cache_reserve(cpu, CODE_MAX(t->count), DATA_MAX(t->count));
@@ -266,6 +320,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     exits += last->kind == INSN_CALL || last->kind == INSN_CALL_INDIRECT; /* the return */
     struct bt_block *b = t->block = bt_cache_data(bt, sizeof *b);
     b->page = page;
+    b->tail = t->tail;
     b->rip = t->rip;
     b->mode = bt->mode;
     b->length = (uint16_t)length;
@@ -280,7 +335,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     t->e.at = code;
     t->code = code;
     t->fault_count = t->reloc_count = 0;
-    b->fixed = t->bits == 32;
+    b->fixed = t->bits == 32 || t->tail;
     t->vectors_checked = t->x87_checked = false;
     memset(t->base_slots, 0, sizeof t->base_slots);
     t->vectors = VECTORS_SAVED;
@@ -306,6 +361,8 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     b->data_size = bt_cache_data_end(bt) - (uint8_t *)b;
     bt_cache_commit(bt, t->e.at);
     bt_cache_add(bt, b);
+    if (t->tail)
+        bt_note_page(bt, bt->mode & BT_USER, t->tail);
     if (cpu->machine->perf_map)
         perf_map_block(cpu->machine->perf_map, b);
     bt->stats.blocks++;

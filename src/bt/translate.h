@@ -92,7 +92,8 @@ struct translation_state {
     struct bt_block *block;
     struct emit e;
     uint64_t rip;
-    unsigned bits; /* 64 or 32 */
+    struct bt_page *tail; /* where the block's only instruction goes on */
+    unsigned bits;        /* 64 or 32 */
     unsigned context;
     unsigned flags;  /* FLAGS_* */
     uint8_t vectors; /* enum bt_vectors: what the block needs */
