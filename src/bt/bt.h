@@ -199,7 +199,7 @@ struct bt {
     uint32_t ret_site; /* last RET: its site's offset in `data` */
     uint64_t linear;   /* of the access that missed */
     uint64_t jump_keys[2]; /* of code for EFLAGS.AC clear, or of no matter; and set */
-    uint64_t target; /* of an indirect call, while its return address is pushed */
+    uint64_t target;       /* of an indirect call, while its return address is pushed */
     struct vcpu *cpu;
     int (*slow)(struct vcpu *cpu, struct bt_site *site);
     int (*callout)(struct vcpu *cpu, struct bt_site *site);
@@ -249,7 +249,9 @@ struct bt {
     uint8_t mode_numbers;
     bool low_kernel;           /* supervisor code ran in the lower half */
     bool l1_low[TLB_CONTEXTS]; /* has entries of the lower half */
-    /* By entry of a first-level table: a slot may hold a page that was there before. */
+    /* By entry of a first-level table: it holds a page of the lower half; a slot may hold a page
+     * that was there before. */
+    uint64_t l1_lows[TLB_CONTEXTS][2][L1_ENTRIES / 64];
     uint64_t l1_evicted[TLB_CONTEXTS][2][L1_ENTRIES / 64];
     /* By hash of the host's page: a first-level write table may hold it. */
     uint64_t write_pages[WRITE_PAGE_BITS / 64];
@@ -272,7 +274,7 @@ struct bt {
 
     struct bt_block *hash[BLOCK_HASH];
     struct bt_block *templates[TEMPLATES]; /* relocate.c */
-    struct bt_page *page_in_use[2]; /* by bt_translate(): stay, with blocks or without */
+    struct bt_page *page_in_use[2];        /* by bt_translate(): stay, with blocks or without */
     struct bt_page *pages[PAGE_HASH], *by_physical[PAGE_HASH];
 
     pthread_mutex_t written_lock;
@@ -300,7 +302,10 @@ static inline void bt_l1_enter(struct bt *bt, unsigned context, bool write, uint
         bt->write_pages[bit / 64] |= UINT64_C(1) << bit % 64;
     }
     bt->l1_used[context] = true;
-    bt->l1_low[context] |= !(linear >> 63);
+    if (!(linear >> 63)) {
+        bt->l1_lows[context][write][slot / 64] |= UINT64_C(1) << slot % 64;
+        bt->l1_low[context] = true;
+    }
     bt->stats.fills++;
 }
 

@@ -11,7 +11,7 @@ int bt_fill(struct vcpu *cpu, struct bt_site *site)
     struct interp *in = cpu->interp;
     uint64_t linear = bt->linear, addend;
     unsigned context = bt_context(site->block->mode); /* the interpreter's may be out of date */
-    unsigned slot = linear >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+    unsigned slot = tlb_slot(in, linear);
     uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
     if ((linear & ~PAGE_MASK) + site->size > PAGE_SIZE)
         return bt_slow(cpu, site);

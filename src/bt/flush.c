@@ -29,6 +29,7 @@ void bt_clear_l1(struct bt *bt, unsigned context)
         clear_table(bt, bt->l1[context][write], L1_ENTRIES);
         clear_slots(bt, context, write);
         memset(bt->l1_evicted[context][write], 0, sizeof bt->l1_evicted[context][write]);
+        memset(bt->l1_lows[context][write], 0, sizeof bt->l1_lows[context][write]);
     }
     bt->l1_used[context] = bt->l1_low[context] = false;
 }
@@ -39,8 +40,13 @@ static void clear_low(struct bt *bt, unsigned context)
     struct l1_entry empty = {bt->empty_tag, bt->empty_tag};
     for (unsigned write = 0; write < 2; write++) {
         struct l1_entry *e = bt->l1[context][write];
-        for (unsigned i = 0; i < L1_ENTRIES; i++)
-            e[i].tag = e[i].tag >> 63 ? e[i].tag : bt->empty_tag;
+        for (unsigned word = 0; word < L1_ENTRIES / 64; word++) {
+            uint64_t *lows = &bt->l1_lows[context][write][word];
+            for (; *lows; *lows &= *lows - 1) {
+                uint64_t *tag = &e[64 * word + (unsigned)__builtin_ctzll(*lows)].tag;
+                *tag = *tag >> 63 ? *tag : bt->empty_tag;
+            }
+        }
         e = bt->slots[context][write]; /* whose addend may be used without a look */
         for (unsigned i = 0; i < SLOTS; i++)
             if (!(e[i].tag >> 63))

@@ -96,7 +96,7 @@ static bool quick_sysret(struct vcpu *cpu, const struct bt_site *site)
 static const void *look(const struct vcpu *cpu, unsigned context, uint64_t linear, unsigned size)
 {
     const struct interp *in = cpu->interp;
-    const struct tlb_entry *e = &in->read_tlb[context][(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &in->read_tlb[context][tlb_slot(in, linear)];
     return tlb_hit(in, e->tag, linear, size) ? (const void *)(uintptr_t)(linear + e->addend) : NULL;
 }
 

@@ -1,8 +1,8 @@
 /*
  * Which code is where: keys of the jump cache, and the table of pages that links between pages ask.
- * Both are of the address space that is loaded. One that is left is remembered, as the interpreter's
- * TLB keeps its entries: where CR3 is loaded without a flush, programs that run by turns find theirs
- * again.
+ * Both are of the address space that is loaded. One that is left is remembered, as the
+ * interpreter's TLB keeps its entries: where CR3 is loaded without a flush, programs that run by
+ * turns find theirs again.
  */
 #include "bt/bt.h"
 

@@ -138,9 +138,10 @@ struct interp {
     struct {
         uint64_t low, high;
     } large[1 + (1 << 12)];
-    bool local_high;                      /* the upper half has entries that are not global */
-    uint16_t generations;                 /* given out so far */
-    uint64_t wraps;                       /* how often they started anew */
+    bool local_high;            /* the upper half has entries that are not global */
+    bool global_low;            /* the lower half has had global ones */
+    uint16_t generations;       /* given out so far */
+    uint64_t wraps;             /* how often they started anew */
     uint16_t pcid_tag[1 << 12]; /* generation of each PCID's lower half; 0: nothing is kept */
 
     ZydisDecoder decoders[(ZYDIS_MACHINE_MODE_MAX_VALUE + 1) * 3]; /* by mode and stack width */
@@ -326,6 +327,12 @@ static inline void host_store(void *p, unsigned size, uint64_t value)
     }
 }
 
+/* Address spaces whose pages are at the same addresses do not meet in the same entries. */
+static inline unsigned tlb_slot(const struct interp *in, uint64_t linear)
+{
+    return (unsigned)(linear >> PAGE_SHIFT ^ in->tlb_tag[linear >> 63] * 37) & (TLB_ENTRIES - 1);
+}
+
 static inline bool tlb_hit(const struct interp *in, uint64_t tag, uint64_t linear, unsigned size)
 {
     return LIKELY(tag == (((linear + size - 1) & PAGE_MASK) | in->tlb_tag[linear >> 63]));
@@ -335,7 +342,7 @@ static inline __attribute__((always_inline)) uint64_t
 mem_load(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size)
 {
     struct interp *in = cpu->interp;
-    const struct tlb_entry *e = &in->rd[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &in->rd[tlb_slot(in, linear)];
     if (tlb_hit(in, e->tag, linear, size))
         return host_load((const void *)(uintptr_t)(linear + e->addend), size);
     return interp_load_slow(cpu, op, linear, size);
@@ -345,7 +352,7 @@ static inline __attribute__((always_inline)) void
 mem_store(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size, uint64_t value)
 {
     struct interp *in = cpu->interp;
-    const struct tlb_write_entry *e = &in->wr[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_write_entry *e = &in->wr[tlb_slot(in, linear)];
     if (tlb_hit(in, e->tag, linear, size)) {
         void *host = (void *)(uintptr_t)(linear + e->addend);
         host_store(host, size, value);
@@ -369,7 +376,7 @@ static inline __attribute__((always_inline)) struct rmw
 mem_rmw(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size, bool locked)
 {
     struct interp *in = cpu->interp;
-    const struct tlb_write_entry *e = &in->wr[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_write_entry *e = &in->wr[tlb_slot(in, linear)];
     if (tlb_hit(in, e->tag, linear, size))
         return (struct rmw){(void *)(uintptr_t)(linear + e->addend), e->flags};
     return (struct rmw){interp_rmw_slow(cpu, op, linear, size, locked), &in->bounce_flag};

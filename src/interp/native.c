@@ -88,7 +88,7 @@ static inline void run(struct vcpu *cpu, const struct op *op, const struct nativ
 static inline void *read_hit(struct vcpu *cpu, uint64_t linear, unsigned size)
 {
     struct interp *in = cpu->interp;
-    const struct tlb_entry *e = &in->rd[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &in->rd[tlb_slot(in, linear)];
     return tlb_hit(in, e->tag, linear, size) ? (void *)(uintptr_t)(linear + e->addend) : NULL;
 }
 
@@ -96,7 +96,7 @@ static inline void *write_hit(struct vcpu *cpu, uint64_t linear, unsigned size,
                               const uint8_t **flags)
 {
     struct interp *in = cpu->interp;
-    const struct tlb_write_entry *e = &in->wr[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_write_entry *e = &in->wr[tlb_slot(in, linear)];
     *flags = e->flags;
     return tlb_hit(in, e->tag, linear, size) ? (void *)(uintptr_t)(linear + e->addend) : NULL;
 }

@@ -103,6 +103,12 @@ static void note_large(struct vcpu *cpu, uint64_t linear, uint64_t size)
         in->large[i].high = base + (size - 1);
 }
 
+static void note_global(struct interp *in, uint64_t linear, bool global)
+{
+    in->local_high |= linear >> 63 && !global;
+    in->global_low |= !(linear >> 63) && global;
+}
+
 /* One page's part of an access: where it is, and whether it may stay in the TLB. */
 struct place {
     uint8_t *host; /* NULL: MMIO at gpa */
@@ -118,8 +124,8 @@ static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, st
     if (!paging_translate(cpu, linear, access, &t, error))
         return false;
 
-    struct place place = {
-        physmem_host_any(cpu->machine->mem, t.gpa, 1, access & ACCESS_WRITE), t.gpa};
+    struct place place = {physmem_host_any(cpu->machine->mem, t.gpa, 1, access & ACCESS_WRITE),
+                          t.gpa};
     *out = place;
     if (!place.host || (in->watching && interp_page_watched(cpu, linear)))
         return true;
@@ -129,10 +135,10 @@ static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, st
     }
     physmem_use(cpu->machine->mem, place.host);
     note_large(cpu, linear, t.page_size);
-    in->local_high |= linear >> 63 && !t.global;
+    note_global(in, linear, t.global);
     in->stats.tlb_fills++;
     unsigned context = access & ACCESS_IMPLICIT ? TLB_SUPERVISOR : in->context;
-    unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
+    unsigned slot = tlb_slot(in, linear);
     uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
     uint64_t addend = (uint64_t)(uintptr_t)place.host - linear;
     if (access & ACCESS_WRITE) {
@@ -163,7 +169,7 @@ static unsigned access_flags(const struct vcpu *cpu, bool write)
 uint8_t *interp_tlb_host(struct vcpu *cpu, uint64_t linear, bool write)
 {
     struct interp *in = cpu->interp;
-    unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
+    unsigned slot = tlb_slot(in, linear);
     uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
     if (write && in->wr[slot].tag == tag)
         return (uint8_t *)(uintptr_t)(linear + in->wr[slot].addend);
@@ -180,7 +186,7 @@ uint8_t *interp_tlb_host(struct vcpu *cpu, uint64_t linear, bool write)
 uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear)
 {
     struct interp *in = cpu->interp;
-    struct tlb_exec_entry *e = &in->ex[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    struct tlb_exec_entry *e = &in->ex[tlb_slot(in, linear)];
     uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
     if (e->tag == tag)
         return e->gpa | (linear & ~PAGE_MASK);
@@ -190,7 +196,7 @@ uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear)
     if (!paging_translate(cpu, linear, access, &t, &error))
         interp_page_fault(cpu, NULL, linear, error);
     note_large(cpu, linear, t.page_size);
-    in->local_high |= linear >> 63 && !t.global;
+    note_global(in, linear, t.global);
     *e = (struct tlb_exec_entry){tag, t.gpa & PAGE_MASK};
     return t.gpa;
 }
@@ -307,8 +313,7 @@ static void *rehearsal_host(struct vcpu *cpu, uint64_t linear, unsigned size)
     const struct interp *in = cpu->interp;
     if (LIKELY(!in->rehearsal) || in->align_check)
         return NULL;
-    const struct tlb_write_entry *e =
-        &in->write_tlb[in->context][(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_write_entry *e = &in->write_tlb[in->context][tlb_slot(in, linear)];
     if (!tlb_hit(in, e->tag, linear, size))
         return NULL;
     void *host = (void *)(uintptr_t)(linear + e->addend);
@@ -364,7 +369,7 @@ void interp_store(struct vcpu *cpu, const struct op *op, uint64_t linear, unsign
 void interp_probe_write(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size)
 {
     struct interp *in = cpu->interp;
-    if (tlb_hit(in, in->wr[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)].tag, linear, size) ||
+    if (tlb_hit(in, in->wr[tlb_slot(in, linear)].tag, linear, size) ||
         rehearsal_host(cpu, linear, size))
         return;
     unsigned access = access_flags(cpu, true);
@@ -379,8 +384,7 @@ void interp_probe_write(struct vcpu *cpu, const struct op *op, uint64_t linear, 
 uint64_t interp_load_system(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size)
 {
     struct interp *in = cpu->interp;
-    const struct tlb_entry *e =
-        &in->read_tlb[TLB_SUPERVISOR][(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &in->read_tlb[TLB_SUPERVISOR][tlb_slot(in, linear)];
     if (tlb_hit(in, e->tag, linear, size))
         return host_load((const void *)(uintptr_t)(linear + e->addend), size);
     uint64_t value = 0;
@@ -398,7 +402,7 @@ void interp_load_bytes(struct vcpu *cpu, const struct op *op, uint64_t linear, v
                        unsigned len)
 {
     struct interp *in = cpu->interp;
-    const struct tlb_entry *e = &in->rd[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &in->rd[tlb_slot(in, linear)];
     if (tlb_hit(in, e->tag, linear, len))
         memcpy(buf, (const void *)(uintptr_t)(linear + e->addend), len);
     else
@@ -409,7 +413,7 @@ void interp_store_bytes(struct vcpu *cpu, const struct op *op, uint64_t linear, 
                         unsigned len)
 {
     struct interp *in = cpu->interp;
-    const struct tlb_write_entry *e = &in->wr[(linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_write_entry *e = &in->wr[tlb_slot(in, linear)];
     if (tlb_hit(in, e->tag, linear, len)) {
         void *host = (void *)(uintptr_t)(linear + e->addend);
         memcpy(host, buf, len);
@@ -423,7 +427,7 @@ void interp_store_bytes(struct vcpu *cpu, const struct op *op, uint64_t linear, 
 void *interp_host(struct vcpu *cpu, const struct op *op, uint64_t linear, unsigned size, bool write)
 {
     struct interp *in = cpu->interp;
-    unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
+    unsigned slot = tlb_slot(in, linear);
     void *rehearsed = write ? rehearsal_host(cpu, linear, size) : NULL;
     if (rehearsed)
         return rehearsed;
@@ -627,7 +631,11 @@ void interp_flush_page(struct vcpu *cpu, uint64_t linear)
         tell_flushed(cpu, half ? FLUSHED_HIGH : FLUSHED_LOW, 0);
         return;
     }
-    unsigned slot = (linear >> PAGE_SHIFT) & (TLB_ENTRIES - 1);
+    if (!half && in->global_low) { /* it goes from the entries of all PCIDs */
+        memset(in->pcid_tag, 0, sizeof in->pcid_tag);
+        in->pcid_tag[current_pcid(cpu)] = (uint16_t)in->tlb_tag[0];
+    }
+    unsigned slot = tlb_slot(in, linear);
     for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
         in->read_tlb[c][slot].tag = 0;
         in->write_tlb[c][slot].tag = 0;
