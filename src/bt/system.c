@@ -53,6 +53,7 @@ bool bt_classify_system(const struct translation_state *t, struct insn *in)
         return true;
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDPKRU:
         in->kind = INSN_SYSTEM;
         return true;
     case ZYDIS_MNEMONIC_CLI:
@@ -174,6 +175,18 @@ static void emit_rdtsc(struct translation_state *t, const struct insn *in)
         put_load32(e, RCX, gs_operand(VCPU_AT(tsc_aux)));
 }
 
+/* Linux reads it for every page that a driver is to read or write. */
+static void emit_rdpkru(struct translation_state *t, const struct insn *in)
+{
+    struct emit *e = &t->e;
+    test_cr4(t, CR4_PKE);
+    call_out_if(t, in, CC_E);
+    put_op(e, false, 0x85, RCX, reg_operand(RCX)); /* TEST */
+    call_out_if(t, in, CC_NE);
+    put_load32(e, RAX, gs_operand(VCPU_AT(fpu.pkru)));
+    put_op(e, false, 0x31, RDX, reg_operand(RDX)); /* XOR */
+}
+
 /* Store `scratch` where the guest's register is, or load it. */
 static unsigned general_register(const ZydisDecodedOperand *o)
 {
@@ -286,6 +299,9 @@ void bt_emit_system(struct translation_state *t, struct insn *in)
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP:
         emit_rdtsc(t, in);
+        break;
+    case ZYDIS_MNEMONIC_RDPKRU:
+        emit_rdpkru(t, in);
         break;
     default:
         emit_pushf(t, in);

@@ -80,4 +80,20 @@ void guest_main(void)
     } else {
         puts("UMIP: ok\n");
     }
+    /* RDPKRU: without CR4.PKE, with ECX not 0, and as it is meant. */
+    bool good = true;
+    if (cpuid(7, 0).c >> 3 & 1) {
+        u32 low = 0, high = 1;
+        TRY("rdpkru", "c"(0));
+        good = fault.vector == 6;
+        WRITE_CR(4, cr4 | 1 << 22);
+        TRY("rdpkru", "c"(1));
+        good &= fault.vector == 13;
+        asm volatile("wrpkru" : : "a"(0x55555550), "c"(0), "d"(0));
+        asm volatile("rdpkru" : "=a"(low), "=d"(high) : "c"(0));
+        good &= low == 0x55555550 && high == 0;
+        asm volatile("wrpkru" : : "a"(0), "c"(0), "d"(0));
+        WRITE_CR(4, cr4);
+    }
+    check("RDPKRU", good);
 }
