@@ -200,6 +200,7 @@ struct bt {
     uint64_t linear;   /* of the access that missed */
     uint64_t jump_keys[2]; /* of code for EFLAGS.AC clear, or of no matter; and set */
     uint64_t target;       /* of an indirect call, while its return address is pushed */
+    uint64_t count;        /* of a string instruction, while its addresses are checked */
     struct vcpu *cpu;
     int (*slow)(struct vcpu *cpu, struct bt_site *site);
     int (*callout)(struct vcpu *cpu, struct bt_site *site);

@@ -337,6 +337,8 @@ static bool classify(struct translation_state *t, struct insn *in)
         return true;
     if (condition_of_jump(m) >= 0)
         return direct_branch(t, in, INSN_JCC);
+    if (bt_classify_string(t, in))
+        return true;
     if (!is_generic(m))
         return is_vector(t, in);
     in->kind = INSN_GENERIC;
@@ -362,7 +364,8 @@ void bt_classify(struct translation_state *t, struct insn *in)
                      in->kind == INSN_CALL || in->kind == INSN_CALL_INDIRECT ||
                      in->kind == INSN_RET || in->kind == INSN_JMP_INDIRECT;
         in->access = (in->mem >= 0 && in->kind != INSN_LEA) || stack || in->may_fault ||
-                     in->kind == INSN_SYSTEM || in->kind == INSN_ACCESS_CHECK;
+                     in->kind == INSN_SYSTEM || in->kind == INSN_ACCESS_CHECK ||
+                     in->kind == INSN_STRING;
         if (in->pushes)
             in->reads = FLAGS_ALL;
         return;

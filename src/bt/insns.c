@@ -750,6 +750,9 @@ void bt_emit_insn(struct translation_state *t, struct insn *in)
     case INSN_VECTOR:
         emit_vector(t, in);
         break;
+    case INSN_STRING:
+        bt_emit_string(t, in);
+        break;
     case INSN_LEA:
         emit_lea(t, in);
         break;

@@ -265,6 +265,13 @@ static void emit_cold(struct translation_state *t, const struct cold *c)
         bt_put_to_stub(t, put_call(e), bt->x87_stub);
         put_target(put_jump(e), c->retry);
         break;
+    case COLD_INSTEAD:
+        bt_put_site(t, T1, c->site, 0);
+        bt_put_to_stub(t, put_call(e), bt->callout_stub);
+        if (c->flags_live)
+            put_restore_flags(e, bt);
+        put_target(put_jump(e), c->next);
+        break;
     case COLD_CALLOUT: /* does not return: the instruction ends the block */
         bt_put_site(t, T1, c->site, 0);
         bt_put_to_stub(t, put_jump(e), bt->callout_end_stub);

@@ -22,6 +22,7 @@ enum insn_kind {
     INSN_JMP_INDIRECT,
     INSN_CALL_INDIRECT,
     INSN_RET,
+    INSN_STRING, /* REP STOS, REP MOVS */
 };
 
 struct insn {
@@ -63,6 +64,7 @@ struct cold {
         COLD_ATTENTION,
         COLD_INDIRECT,
         COLD_CALLOUT,
+        COLD_INSTEAD,
         COLD_VECTORS,
         COLD_X87,
         COLD_SHARE
@@ -110,7 +112,7 @@ struct translation_state {
     unsigned count, cold_count;
     unsigned cold_open; /* the first cold of the instruction under way */
     struct insn insns[BLOCK_INSNS];
-    struct cold colds[BLOCK_INSNS * 4];
+    struct cold colds[BLOCK_INSNS * 8];
 };
 
 /* relocate.c: what depends on where the block is, noted so that it can be copied */
@@ -165,6 +167,10 @@ struct operand bt_shared(struct translation_state *t, unsigned guest, int32_t di
 /* system.c */
 bool bt_classify_system(const struct translation_state *t, struct insn *in);
 void bt_emit_system(struct translation_state *t, struct insn *in);
+
+/* string.c */
+bool bt_classify_string(const struct translation_state *t, struct insn *in);
+void bt_emit_string(struct translation_state *t, struct insn *in);
 
 /* insns.c */
 void bt_emit_push_target(struct translation_state *t, struct insn *in); /* push bt.target */
