@@ -25,8 +25,9 @@
 #define ACPI_DISABLE      0xf0
 #define ACPI_SCI_IRQ      9 /* level-triggered; MADT override: active high, level */
 
-/* Sleep type of S5 (soft off) in PM1_CNT.SLP_TYP, for both bytes of the \_S5 package. */
-#define ACPI_S5_SLP_TYP   5
+/* Sleep type of S5 (soft off) in PM1_CNT.SLP_TYP, for both bytes of the \_S5 package: that of the 82371AB, which BIOSes write
+ * without a look at the tables. */
+#define ACPI_S5_SLP_TYP   0
 
 /* The FADT's reset register: a byte written to an I/O port. */
 #define ACPI_RESET_PORT   0xcf9

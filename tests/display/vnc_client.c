@@ -185,6 +185,7 @@ int main(int argc, char **argv)
     client->GetPassword = give_password;
     client->GotFrameBufferUpdate = on_update;
     client->canHandleNewFBSize = TRUE;
+    client->appData.enableJPEG = FALSE; /* pictures are compared */
     client->appData.encodingsString = "tight zrle hextile copyrect raw";
     if (!rfbInitClient(client, NULL, NULL)) { /* frees it where it fails */
         fprintf(stderr, "cannot connect to %s:%s\n", argv[1], argv[2]);
