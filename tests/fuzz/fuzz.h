@@ -12,4 +12,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* Valid input number `index`; 0 when there are no more. */
 int fuzz_seed(unsigned index, struct test_image *image);
 
+/* What inputs are made of: mutations keep pieces of this size together. A target may define it;
+ * without it: bytes. */
+extern const size_t fuzz_unit __attribute__((weak));
+
 #endif
