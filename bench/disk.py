@@ -3,8 +3,8 @@
 
     disk.py [--mode MODE] [--seconds S] [--size MIB] [--only JOB,...] [--options OPTIONS] [--skip-qemu] [--json FILE] BUILD-DIR [GUESTS-DIR]
 
-All with direct I/O on one raw file of the host's, which is in the host's page cache; the guests have one CPU and the same kernel. The
-host's own figures are with its page cache as well ("host"), since that is what a guest's disk is made of, and without ("direct").
+All with direct I/O on the same two raw files of the host's, one for small and one for large requests, which are in the host's page
+cache as such requests leave them there; the guests have one CPU and the same kernel. The host's own figures are with its page cache as well ("host"), since that is what a guest's disk is made of, and without ("direct").
 Prints MiB/s for large requests and thousands a second for small ones, and how many times QEMU's that is.
 """
 import argparse
@@ -30,7 +30,8 @@ def job_file(jobs, seconds, direct, size):
     lines = ["[global]", f"direct={direct}", f"size={size}M", "ioengine=libaio", f"runtime={seconds}", "time_based", "thread",
              "stonewall", "invalidate=0", "randrepeat=0", "norandommap", "gtod_reduce=1"]
     for name, kind, block, depth in jobs:
-        lines += [f"[{name}]", f"rw={kind}", f"bs={block}", f"iodepth={depth}"]
+        disk = "${LARGE}" if block == "1M" else "${SMALL}"
+        lines += [f"[{name}]", f"filename={disk}", f"rw={kind}", f"bs={block}", f"iodepth={depth}"]
     return "\n".join(lines) + "\n"
 
 
@@ -43,12 +44,12 @@ def figure(fields):
     return name, int(fields[READ_RATE if read else WRITE_RATE]) / 1000
 
 
-def host(image, jobs, directory):
+def host(images, jobs, directory):
     path = os.path.join(directory, "jobs")
     with open(path, "w", encoding="ascii") as file:
         file.write(jobs)
-    done = subprocess.run(["fio", f"--filename={image}", "--output-format=terse", "--terse-version=3", path],
-                          check=True, capture_output=True, text=True)
+    done = subprocess.run(["fio", "--output-format=terse", "--terse-version=3", path], check=True, capture_output=True, text=True,
+                          env=os.environ | {"SMALL": images[0], "LARGE": images[1]})
     return dict(figure(line.split(";")) for line in done.stdout.splitlines() if line.startswith("3;"))
 
 
@@ -64,22 +65,24 @@ def guest(command):
     return found
 
 
-def warm(image):
+def warm(images):
     """
-    What was written onto the disk, and all into the page cache, in single pages: in larger pieces, which kernels since 6.16 have for
-    ext4, a write of 4 KiB goes through the whole piece and takes longer than all else that is measured here.
+    What was written onto the disk, and all into the page cache: in single pages for small requests, in large pieces for large ones.
+    (Kernels since 6.16 keep ext4's files in pieces of up to 2 MiB, and a write of 4 KiB to one goes through all its pages, which takes
+    longer than all else that is measured here.)
     """
-    with open(image, "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        while file.read(1 << 20):
-            pass
+    for image, advice in zip(images, (os.POSIX_FADV_RANDOM, os.POSIX_FADV_SEQUENTIAL)):
+        with open(image, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(file.fileno(), 0, 0, advice)
+            while file.read(1 << 20):
+                pass
 
 
 class Guests:
-    def __init__(self, args, directory, image, jobs):
-        self.args, self.image = args, image
+    def __init__(self, args, directory, images, jobs):
+        self.args, self.images = args, images
         self.kernel = os.path.join(args.guests, "vmlinuz-cloud-amd64")
         self.initrd = os.path.join(directory, "initrd")
         path = os.path.join(directory, "guest-jobs")
@@ -95,17 +98,19 @@ class Guests:
                        [word for file in files for word in ("--add", file)], check=True)
 
     def append(self, disk):
-        return f"console=ttyS0 quiet panic=-1 disk={disk}"
+        return f"console=ttyS0 quiet panic=-1 no_timer_check disks=/dev/{disk}a,/dev/{disk}b"
 
     def trivisor(self, interface, disk):
         return [os.path.join(self.args.build, "src", "cli", "trivisor"), "run", "--quiet", "--mode", self.args.mode,
                 *self.args.options.split(), "--memory", "1G", "--kernel", self.kernel, "--initrd", self.initrd,
-                "--disk", f"{self.image},if={interface},format=raw", "--append", self.append(disk)]
+                *[word for image in self.images for word in ("--disk", f"{image},if={interface},format=raw")],
+                "--append", self.append(disk)]
 
     def qemu(self):
         return ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1024", "-display", "none", "-serial", "stdio",
                 "-no-reboot", "-kernel", self.kernel, "-initrd", self.initrd,
-                "-drive", f"file={self.image},format=raw,if=virtio", "-append", self.append("vda")]
+                *[word for image in self.images for word in ("-drive", f"file={image},format=raw,if=virtio")],
+                "-append", self.append("vd")]
 
 
 def table(jobs, columns):
@@ -158,21 +163,22 @@ def main():
     only = [word for word in args.only.split(",") if word]
     jobs = [job for job in JOBS if not only or job[0] in only]
     with tempfile.TemporaryDirectory(dir=args.directory) as directory:
-        image = os.path.join(directory, "disk.img")
-        with open(image, "wb") as file:
-            for _ in range(args.size):
-                file.write(os.urandom(1 << 20))
+        images = [os.path.join(directory, name) for name in ("small.img", "large.img")]
+        for image in images:
+            with open(image, "wb") as file:
+                for _ in range(args.size):
+                    file.write(os.urandom(1 << 20))
         columns = {"direct": {}, "host": {}, "PVSCSI": {}, "virtio": {}, "TCG virtio": {}}
         if not args.skip_host:
-            columns["direct"] = host(image, job_file(jobs, args.seconds, 1, args.size), directory)
-            warm(image)
-            columns["host"] = host(image, job_file(jobs, args.seconds, 0, args.size), directory)
-        guests = Guests(args, directory, image, job_file(jobs, args.seconds, 1, args.size))
-        for title, command in (("PVSCSI", guests.trivisor("pvscsi", "sda")), ("virtio", guests.trivisor("virtio", "vda")),
+            columns["direct"] = host(images, job_file(jobs, args.seconds, 1, args.size), directory)
+            warm(images)
+            columns["host"] = host(images, job_file(jobs, args.seconds, 0, args.size), directory)
+        guests = Guests(args, directory, images, job_file(jobs, args.seconds, 1, args.size))
+        for title, command in (("PVSCSI", guests.trivisor("pvscsi", "sd")), ("virtio", guests.trivisor("virtio", "vd")),
                                ("TCG virtio", guests.qemu())):
             if title == "TCG virtio" and args.skip_qemu:
                 continue
-            warm(image)
+            warm(images)
             columns[title] = guest(command)
     table(jobs, columns)
     if args.json:

@@ -329,15 +329,15 @@ static void start(struct pvscsi *a, const struct request_descriptor *d)
 
 /*
  * Take what is in the request ring. Commands that end at once come back here through scsi_done();
- * their interrupt is one, after the loop.
+ * their interrupt is one, after the loop. start() lets go of the lock, so a reset may come between.
  */
 static void take_requests(struct pvscsi *a)
 {
     if (!a->rings || a->taking || a->dma.waiting)
         return;
     a->taking = true;
-    uint32_t entries = a->req_pages * REQUESTS_PER_PAGE;
-    while (a->dma.under_way < UNDER_WAY_MAX) {
+    while (a->rings && !a->dma.waiting && a->dma.under_way < UNDER_WAY_MAX) {
+        uint32_t entries = a->req_pages * REQUESTS_PER_PAGE;
         uint32_t ready = state_get(a, REQ_PRODUCER) - a->req_consumer;
         if (!ready)
             break;
@@ -357,10 +357,10 @@ static void take_requests(struct pvscsi *a)
         start(a, &d);
     }
     a->taking = false;
-    if (a->completed) {
-        a->completed = false;
+    bool completed = a->completed && a->rings;
+    a->completed = false;
+    if (completed)
         interrupt(a);
-    }
 }
 
 /* ---- Commands ---- */

@@ -46,7 +46,7 @@ struct scsi_request {
 /* A target on `disk`, which stays the caller's. `serial` is at most 20 characters. NULL: no memory.
  */
 struct scsi_disk *scsi_disk_create(struct device_env *env, struct disk *disk, const char *serial);
-/* Device lock held. Never waits. */
+/* Device lock held; it is let go while the host carries out or takes the request. */
 void scsi_submit(struct scsi_disk *target, struct scsi_request *request);
 /* A bus device reset: nothing is under way. */
 void scsi_disk_reset(struct scsi_disk *target);

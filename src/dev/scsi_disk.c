@@ -186,13 +186,16 @@ static void submit(struct scsi_request *r, enum disk_op op, uint64_t block, uint
     d->opaque = r;
     if (op != DISK_READ && op != DISK_FLUSH && !r->target->write_cache)
         d->fua = true;
-    if (d->done != disk_done || !disk_try(r->target->disk, d)) {
+    pthread_mutex_t *lock = r->target->env->lock;
+    pthread_mutex_unlock(lock);
+    bool done = d->done == disk_done && disk_try(r->target->disk, d);
+    if (!done)
         disk_submit(r->target->disk, d);
-        return;
-    }
-    if (op == DISK_READ)
+    else if (op == DISK_READ)
         dma_written(r->target->env->mem, d->iov, d->iov_count, d->length);
-    disk_ended(r, 0);
+    pthread_mutex_lock(lock);
+    if (done)
+        disk_ended(r, 0);
 }
 
 static bool in_range(const struct scsi_disk *t, uint64_t block, uint64_t blocks)

@@ -124,6 +124,7 @@ static void disk_done(struct disk_request *request, int error)
 
 /* ---- Its beginning ---- */
 
+/* The device lock is let go meanwhile. */
 static void submit(struct blk_request *r, enum disk_op op, uint64_t sector, uint64_t length)
 {
     struct virtio_blk *blk = r->blk;
@@ -133,14 +134,19 @@ static void submit(struct blk_request *r, enum disk_op op, uint64_t sector, uint
     r->disk.done = disk_done;
     r->disk.opaque = r;
     r->disk.fua = op != DISK_FLUSH && op != DISK_READ && !blk->writeback;
-    if (disk_try(blk->disk, &r->disk)) {
-        if (op == DISK_READ)
-            was_read(r);
-        finish(r, S_OK);
-        return;
-    }
+    pthread_mutex_t *lock = blk->virtio.env->lock;
     dma_begin(&blk->dma);
-    disk_submit(blk->disk, &r->disk);
+    pthread_mutex_unlock(lock);
+    bool done = disk_try(blk->disk, &r->disk);
+    if (!done)
+        disk_submit(blk->disk, &r->disk);
+    else if (op == DISK_READ)
+        was_read(r);
+    pthread_mutex_lock(lock);
+    if (done) {
+        finish(r, S_OK);
+        dma_finish(&blk->dma);
+    }
 }
 
 /* Is the range on the disk? */

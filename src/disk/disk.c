@@ -9,7 +9,8 @@
  * Not every file system can be told not to wait for a write (ext4 cannot), and a write to the page
  * cache may wait all the same: for the journal, for memory, for a writer that holds the file. So it
  * is tried only where the thread is likely to get through: whole pages, and nothing else under way.
- * One that took long has the threads do all writes for a while.
+ * One that took long has the threads do all writes for a while, so that a vCPU spends little of its
+ * time on waiting.
  */
 #include "disk/disk.h"
 
@@ -31,8 +32,8 @@
 #define RING_LENGTH_MAX (64u << 10)
 #define TRY_LENGTH_MAX  (64u << 10)
 #define HOST_PAGE       4096u
-#define SLOW_WRITE_NS   1000000   /* a write that was tried and took so long ... */
-#define PAUSE_NS        200000000 /* ... is the last for this time */
+#define SLOW_WRITE_NS   1000000 /* a write that was tried and took longer ... */
+#define PAUSE_FACTOR    20      /* ... is the last for so many times its time */
 #define THREADS_MAX     8
 #define METADATA_SECONDS                                                                           \
     2 /* what is only in memory gets to the host after so long without a flush */
@@ -288,7 +289,7 @@ static bool try_write(struct disk *disk, int fd, const struct disk_request *requ
         put = pwritev(fd, request->iov, (int)request->iov_count, (off_t)file_offset);
     int64_t end = now_ns();
     if (end - start > SLOW_WRITE_NS)
-        disk->writes_resume = end + PAUSE_NS;
+        disk->writes_resume = end + PAUSE_FACTOR * (end - start);
     return put >= 0 && (uint64_t)put == request->length;
 }
 

@@ -62,7 +62,8 @@ uint64_t disk_size(const struct disk *disk); /* bytes, a multiple of DISK_SECTOR
 bool disk_read_only(const struct disk *disk);
 /*
  * Carry out a small request on this thread, if it is a copy from or to the host's page cache. True:
- * it is done, without error, and done() is not called. False: nothing has happened; submit it.
+ * it is done, without error, and done() is not called. False: submit it. A write may wait for the
+ * host now and then: call it without the device lock.
  */
 bool disk_try(struct disk *disk, const struct disk_request *request);
 void disk_submit(struct disk *disk, struct disk_request *request);

@@ -12,7 +12,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 MKINITRAMFS = os.path.join(HERE, "..", "..", "tools", "mkinitramfs.py")
 DISK_SIZE = 64 << 20
-CHECKS = 17
+CHECKS = 18
 
 
 def main():

@@ -23,6 +23,7 @@ for disk in $(sed -n 's/.*trivisor.disks=\([^ ]*\).*/\1/p' /proc/cmdline | tr , 
     dd if=/dev/$disk of=/dev/null bs=512 skip=131072 count=1 2>/dev/null
     dd if=/dev/$disk of=/dev/null bs=1M 2>/dev/null && echo "ok $disk reads to its end"
 done
+check "vda has a queue for each CPU" "$(ls /sys/block/vda/mq | wc -l)" "$(nproc)"
 check "entropy" "$(cat /sys/class/misc/hw_random/rng_current 2>/dev/null)" "virtio_rng.0"
 cat /proc/interrupts | grep -E "virtio|pvscsi" 
 dmesg | grep -iE "error|abort|fail|timeout" | grep -vi "firmware\|sgx" | head
