@@ -163,9 +163,9 @@ static int line_read(struct parser *p, const char *line, const char *end)
     } else if ((v = value_of(line, end, "ddb.adapterType", &n))) {
         take_text(d->adapter, sizeof d->adapter, v, n);
     } else if ((v = value_of(line, end, "parentFileNameHint", &n))) {
-        free(d->parent_hint);
         if (!n)
             return bad(p, v, "parentFileNameHint is empty");
+        free(d->parent_hint);
         if (!(d->parent_hint = strndup(v, n)))
             return bad(p, v, "out of memory");
     }
