@@ -14,7 +14,7 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-OPTIMIZATIONS = ["-flags", "-links", "-jumps", "-blocks", "-inline", "-share", "-returns", "-direct"]
+OPTIMIZATIONS = ["-flags", "-links", "-jumps", "-blocks", "-inline", "-share", "-returns", "-direct", "-copy"]
 
 
 def combinations():
