@@ -235,7 +235,7 @@ struct bt_block *bt_reuse(struct vcpu *cpu, struct bt_page *page, bool plain, co
     struct bt_block *b = *template_slot(bt, page, rip, bt->mode, plain);
     if (!b || b->page->index != page->index || b->mode != bt->mode || b->plain != plain ||
         ((b->rip ^ rip) & ~PAGE_MASK) || !same_half(rip, b->rip) ||
-        memcmp(host + (rip & ~PAGE_MASK), b->bytes, b->length))
+        memcmp(host + (rip & ~PAGE_MASK), b->bytes, b->length) != 0)
         return NULL;
     if (bt->stats.l1_flushes - b->placed >= LEFT_BEHIND && !cpu->machine->perf_map)
         return move(cpu, b, page);

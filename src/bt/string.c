@@ -1,6 +1,6 @@
 /*
- * REP STOS and REP MOVS as the host's, where they stay in one page on each side: most that kernels
- * do clear or copy some hundred bytes, or a page. The rest goes to the interpreter.
+ * REP STOS and REP MOVS as the host's, page by page: most that kernels do clear or copy some
+ * hundred bytes, or a page.
  */
 #include "bt/translate.h"
 
