@@ -98,16 +98,24 @@ class Bench:
     def memtest(self, name):
         return os.path.join(self.package("memtest86+"), "boot", "memtest86+" + name + ".bin")
 
-    def floppy(self):
+    def memtest_floppy(self):
+        """A floppy with memtest86+, which brings a boot sector of its own."""
+        image = self.path("memtest.img")
+        with open(self.memtest("ia32"), "rb") as program, open(image, "wb") as file:
+            file.write(program.read())
+            file.truncate(1440 << 10)
+        return image
+
+    def syslinux_floppy(self):
         """A floppy with SYSLINUX, whose prompt starts memtest86+ as "memtest"."""
         image = self.path("syslinux.img")
         if not os.path.exists(image):
             config = self.path("syslinux.cfg")
             with open(config, "w") as file:
-                file.write("prompt 1\ntimeout 0\nsay Trivisor's floppy\ndefault memtest\nlabel memtest\n  kernel memtest.bin\n")
+                file.write("prompt 1\ntimeout 0\ndefault memtest\nlabel memtest\n  linux memtest\n")
             run("mformat", "-C", "-f", "1440", "-i", image, "::")
             run("mcopy", "-i", image, config, "::syslinux.cfg")
-            run("mcopy", "-i", image, self.memtest("ia32"), "::memtest.bin")
+            run("mcopy", "-i", image, self.memtest("ia32"), "::memtest")
             run("syslinux", "--install", image)
         return image
 
@@ -163,6 +171,11 @@ def grub_menu(screen):
     return screen.width in (640, 800) and screen.has_shape("Debian GNU/Linux, text mode", 2, 12)
 
 
+def busy_below(screen):
+    """The graphical installer draws its banner first and the list of languages then."""
+    return screen.width >= 800 and len({bits for row in screen.cells[8:] for bits in row}) > 100
+
+
 def boot_installer(bench, name, arch, kind):
     """isolinux's menu on a CD, then the installer's first screen; one key goes through to it."""
     with bench.machine(name, "--memory", "1G", "--cdrom", bench.installer(arch, kind), "--boot", "d", "--disk",
@@ -175,8 +188,10 @@ def boot_installer(bench, name, arch, kind):
             vm.view("key=down", "key=enter")  # Esperanto
             vm.wait_screen("second", lambda s: s.has_shape("estos uzata por difini vian horzonon"), 60)
         else:
-            vm.wait_screen("first", lambda s: s.width >= 800 and len({b for row in s.cells for b in row}) > 300, 300)
+            before = vm.wait_screen("first", busy_below, 300)
             first = vm.seconds()
+            vm.view("key=down")
+            vm.wait_screen("second", lambda s: busy_below(s) and s.rows != before.rows, 60)
         return f"first screen after {first:.0f} s"
 
 
@@ -197,11 +212,16 @@ def memtest_kernel(bench, name):
 
 
 def memtest_floppy(bench, name):
-    with bench.machine(name, "--memory", "24M", "--floppy", bench.floppy(), "--boot", "a") as vm:
-        vm.wait_screen("syslinux", "boot:", 60)
-        vm.view("type=memtest\\n")
-        vm.wait_screen("memtest", "Memtest86+ v6.10", 60)
+    with bench.machine(name, "--memory", "24M", "--floppy", bench.memtest_floppy(), "--boot", "a") as vm:
         return memory_pass(vm)
+
+
+def memtest_syslinux(bench, name):
+    with bench.machine(name, "--memory", "24M", "--floppy", bench.syslinux_floppy(), "--boot", "a") as vm:
+        vm.wait_screen("prompt", "boot:", 60)
+        vm.view("type=memtest\\n")
+        vm.wait_screen("memtest", lambda s: re.search("Pass +[0-9]+%.*Errors: *0", " ".join(s.text())), 120)
+        return f"tests after {vm.seconds():.0f} s"
 
 
 CASES = {f"{arch}-{interface}": (boot_disk, arch, interface, disk, vga, entry, cpus)
@@ -209,7 +229,8 @@ CASES = {f"{arch}-{interface}": (boot_disk, arch, interface, disk, vga, entry, c
          for interface, disk, vga, entry, cpus in (("ide", "sda", "std", 0, "1"), ("pvscsi", "sda", "svga", 0, "2"),
                                                    ("virtio", "vda", "std", 1, "2"))}
 CASES |= {f"installer-{arch}-{kind}": (boot_installer, arch, kind) for arch in BITS for kind in ("text", "gtk")}
-CASES |= {"memtest-kernel": (memtest_kernel,), "memtest-floppy": (memtest_floppy,)}
+CASES |= {"memtest-kernel": (memtest_kernel,), "memtest-floppy": (memtest_floppy,),
+          "memtest-syslinux": (memtest_syslinux,)}
 
 
 def main():
