@@ -60,6 +60,9 @@ struct tv_config {
     const struct tv_drive *drives; /* copied */
     size_t drive_count;
     const char *bios; /* BIOS image; NULL: Debian's SeaBIOS. Without a kernel the BIOS boots */
+    bool uefi;        /* `bios` is UEFI firmware; NULL: Debian's OVMF */
+    /* UEFI's variables: the VM's own file, made where it does not exist; NULL: gone with the VM. */
+    const char *uefi_vars;
     const char *boot; /* letters in order: a floppy, c disk, d CD-ROM, n network; or "menu"; NULL */
     enum tv_serial serial;
     const char *serial_path; /* FILE, UNIX */

@@ -126,7 +126,7 @@ static uint32_t dsdt(struct writer *w, const struct boot_image *image)
     uint8_t table[0x8000];
     struct aml aml;
     aml_init(&aml, table + HEADER_SIZE, sizeof table - HEADER_SIZE);
-    dsdt_write(&aml, image->vcpus, image->hpet);
+    dsdt_write(&aml, image->vcpus, image->hpet, w->mem->low_size);
     w->overflow |= aml.overflow;
     return place_table(w, table, HEADER_SIZE + aml.size, "DSDT", 2);
 }

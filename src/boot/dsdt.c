@@ -123,7 +123,7 @@ static void board(struct aml *aml)
     aml_close(aml);
 }
 
-static void pci_root(struct aml *aml)
+static void pci_root(struct aml *aml, uint64_t ram_end)
 {
     aml_open_device(aml, "PCI0");
     aml_name_eisa_id(aml, "_HID", "PNP0A03");
@@ -136,7 +136,7 @@ static void pci_root(struct aml *aml)
     aml_res_io_window(aml, 0, 0xcf7);
     aml_res_io_window(aml, 0xd00, 0xffff);
     aml_res_memory_window(aml, VGA_BASE, 0xbffff);
-    aml_res_memory_window(aml, PCI_WINDOW_BASE, PCI_WINDOW_END - 1);
+    aml_res_memory_window(aml, MAX((uint32_t)ram_end, PCI_WINDOW_BASE), PCI_WINDOW_END - 1);
     aml_close_resources(aml);
     pci_routing(aml);
     isa_bridge(aml);
@@ -155,12 +155,12 @@ static void hpet_device(struct aml *aml)
     aml_close(aml);
 }
 
-void dsdt_write(struct aml *aml, unsigned vcpus, bool hpet)
+void dsdt_write(struct aml *aml, unsigned vcpus, bool hpet, uint64_t ram_end)
 {
     sleep_states(aml);
     aml_open_scope(aml, "\\_SB_");
     processors(aml, vcpus);
-    pci_root(aml);
+    pci_root(aml, ram_end);
     if (hpet)
         hpet_device(aml);
     aml_close(aml);

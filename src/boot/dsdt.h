@@ -4,6 +4,6 @@
 
 #include "boot/aml.h"
 
-void dsdt_write(struct aml *aml, unsigned vcpus, bool hpet);
+void dsdt_write(struct aml *aml, unsigned vcpus, bool hpet, uint64_t ram_end);
 
 #endif

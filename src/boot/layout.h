@@ -46,7 +46,7 @@
 #define HPET_ADDRESS     0xfed00000u
 #define LAPIC_ADDRESS    0xfee00000u
 /* Memory-mapped PCI devices: from here to the IO-APIC. */
-#define PCI_WINDOW_BASE  0xc0000000u
+#define PCI_WINDOW_BASE  0x80000000u /* or where RAM ends: UEFI firmware begins there */
 #define PCI_WINDOW_END   0xfec00000u
 
 #define RTC_CENTURY      0x32

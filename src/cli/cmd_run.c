@@ -131,6 +131,8 @@ enum option_id {
     OPT_FLOPPY,
     OPT_BOOT,
     OPT_BIOS,
+    OPT_FIRMWARE,
+    OPT_UEFI_VARS,
     OPT_MEMORY,
     OPT_CPUS,
     OPT_MODE,
@@ -164,6 +166,8 @@ static const struct option options[] = {
     {"floppy", required_argument, NULL, OPT_FLOPPY},
     {"boot", required_argument, NULL, OPT_BOOT},
     {"bios", required_argument, NULL, OPT_BIOS},
+    {"firmware", required_argument, NULL, OPT_FIRMWARE},
+    {"uefi-vars", required_argument, NULL, OPT_UEFI_VARS},
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"cpus", required_argument, NULL, OPT_CPUS},
     {"mode", required_argument, NULL, OPT_MODE},
@@ -274,6 +278,14 @@ static int parse_option(struct run_options *o, int id)
         return EXIT_OK;
     case OPT_BIOS:
         c->bios = optarg;
+        return EXIT_OK;
+    case OPT_FIRMWARE:
+        if (strcmp(optarg, "bios") != 0 && strcmp(optarg, "uefi") != 0)
+            return cli_usage_error("--firmware '%s': want bios or uefi", optarg);
+        c->uefi = optarg[0] == 'u';
+        return EXIT_OK;
+    case OPT_UEFI_VARS:
+        c->uefi_vars = optarg;
         return EXIT_OK;
     case OPT_MEMORY:
         if (!parse_size(optarg, &c->memory_size) || !c->memory_size)
@@ -413,7 +425,9 @@ static int parse_options(struct run_options *o, int argc, char **argv)
     if (optind < argc)
         return cli_usage_error("run: unexpected argument '%s'", argv[optind]);
     o->config.drives = o->drives;
-    if (!o->config.kernel && !o->config.bios && !o->config.drive_count)
+    if (o->config.uefi_vars && !o->config.uefi)
+        return cli_usage_error("run: --uefi-vars goes with --firmware uefi");
+    if (!o->config.kernel && !o->config.bios && !o->config.uefi && !o->config.drive_count)
         return cli_usage_error("run: no kernel given; use --kernel FILE, or boot with --disk, "
                                "--cdrom or --floppy FILE, or name a .vmx file");
     o->config.initrds = o->initrds;

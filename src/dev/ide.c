@@ -8,6 +8,10 @@
 #include "dev/piix4.h"
 #include "util/util.h"
 
+/* Of a channel without drives: the lines float, but for bit 7, pulled down, so nobody waits for
+ * BSY. */
+#define NO_DRIVES 0x7f
+
 enum { REG_DATA, REG_ERROR, REG_COUNT, REG_LBA0, REG_LBA1, REG_LBA2, REG_DEVICE, REG_STATUS };
 enum { CONTROL_NIEN = 2, CONTROL_RESET = 4, CONTROL_HOB = 0x80 };
 enum { BM_COMMAND = 0, BM_STATUS = 2, BM_PRD = 4, BM_SIZE = 16 };
@@ -61,7 +65,7 @@ static uint8_t task_read(struct ide_channel *ch, unsigned reg)
     const struct ide_registers *r = &d->regs;
     bool old = ch->control & CONTROL_HOB;
     if (!has_drives(ch))
-        return 0xff;
+        return NO_DRIVES;
     /* The master answers for a slave that is not there, with nothing to say. */
     if (!d->present)
         return reg == REG_DEVICE ? r->device : 0;
@@ -190,7 +194,7 @@ static uint64_t control_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct ide_channel *ch = opaque;
     if (!has_drives(ch))
-        return 0xff;
+        return NO_DRIVES;
     const struct ide_drive *d = ide_selected(ch);
     return d->present ? d->regs.status : 0;
 }

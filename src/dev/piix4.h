@@ -14,6 +14,9 @@ struct piix4_pm;
 struct piix4_isa *piix4_isa_create(struct device_env *env, struct pci_bus *bus);
 /* `sci`: ISA IRQ 9, at the 8259 and the IO-APIC. */
 struct piix4_pm *piix4_pm_create(struct device_env *env, struct pci_bus *bus, struct irq_line sci);
+/* The block of registers answers at `base`, too, whatever the guest sets: OVMF powers off through
+ * the address that it would have chosen, also where it found another one in use. */
+void piix4_pm_add_base(struct piix4_pm *pm, uint16_t base);
 /* The user pushes the power button. Device lock held. */
 void piix4_pm_power_button(struct piix4_pm *pm);
 /* Set or clear bit `event` (0..15) of GPE0_STS. Device lock held. */

@@ -268,6 +268,11 @@ static const struct state_table table = {
     .after_load = after_load,
 };
 
+void piix4_pm_add_base(struct piix4_pm *pm, uint16_t base)
+{
+    bus_add(pm->env->pio, base, ACPI_PM_SIZE, &block_ops, pm, "power management");
+}
+
 struct piix4_pm *piix4_pm_create(struct device_env *env, struct pci_bus *bus, struct irq_line sci)
 {
     struct piix4_pm *pm = calloc(1, sizeof *pm);

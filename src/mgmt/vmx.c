@@ -174,10 +174,14 @@ static int take_machine(struct vmx *v)
             return -1;
     }
     e = find(v, "firmware");
-    if (is(e, "efi"))
-        return bad(v, e, "EFI firmware is not supported yet; the machine needs \"bios\"");
-    if (e && !is(e, "bios"))
-        return bad(v, e, "want bios");
+    if (e && !is(e, "efi") && !is(e, "bios"))
+        return bad(v, e, "want bios or efi");
+    /* The file that "nvram" names has another product's format: ours lies beside the .vmx. */
+    c->uefi = is(e, "efi");
+    const char *suffix = strrchr(v->path, '.');
+    int base = (int)(suffix ? suffix - v->path : (ptrdiff_t)strlen(v->path));
+    if (c->uefi && !(c->uefi_vars = keep_format(v, "%.*s.uefivars", base, v->path)))
+        return -1;
     if (get_bool(v, find(v, "svga.present"), true, &on) < 0)
         return -1;
     c->vga = on ? TV_VGA_SVGA : TV_VGA_STD;

@@ -13,9 +13,10 @@
 #include "dev/pci.h"
 #include "dev/rtc.h"
 #include "util/error.h"
+#include "vm/uefi.h"
 
 #define BIOS_DEFAULT        "/usr/share/seabios/bios-256k.bin"
-#define BIOS_UNIT           0x10000u
+#define BIOS_UNIT           0x1000u
 #define BIOS_MIN            0x20000u
 #define BIOS_MAX            0x1000000u
 #define SHADOW_SIZE         0x20000u
@@ -48,18 +49,19 @@ static int read_rom(int fd, uint8_t *to, size_t size)
 static int load_rom(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
 {
     struct physmem *mem = vm->machine.mem;
-    const char *path = vm->config.bios ? vm->config.bios : BIOS_DEFAULT;
+    bool uefi = vm->config.uefi;
+    const char *path = vm->config.bios ? vm->config.bios : uefi ? UEFI_DEFAULT : BIOS_DEFAULT;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return tv_fail_errno(err, errno,
-                             "%s: cannot open the BIOS image; install the package 'seabios' or "
-                             "name a file with --bios",
-                             path);
+                             "%s: cannot open the %s image; install the package '%s' or name a "
+                             "file with --bios",
+                             path, uefi ? "UEFI" : "BIOS", uefi ? "ovmf" : "seabios");
     struct stat st;
     int result = -1;
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < BIOS_MIN ||
         st.st_size > BIOS_MAX || st.st_size % BIOS_UNIT) {
-        tv_fail(err, "%s: no BIOS image: want a file of 128 KiB to 16 MiB, a multiple of 64 KiB",
+        tv_fail(err, "%s: no BIOS image: want a file of 128 KiB to 16 MiB, a multiple of 4 KiB",
                 path);
     } else {
         uint64_t size = (uint64_t)st.st_size;
@@ -71,7 +73,7 @@ static int load_rom(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
             tv_fail_errno(err, errno, "%s: cannot read", path);
         } else {
             pci_set_firmware(pci, rom + size - SHADOW_SIZE);
-            result = 0;
+            result = uefi ? uefi_create_variables(vm, path, size, err) : 0;
         }
     }
     close(fd);
@@ -151,12 +153,18 @@ int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct t
               fw_cfg_add_number(cfg, FW_CFG_CPUS, c->vcpus, 2) &&
               fw_cfg_add_number(cfg, FW_CFG_CPUS_MAX, c->vcpus, 2) &&
               fw_cfg_add_number(cfg, FW_CFG_BOOT_MENU, menu, 2) && add_memory_map(cfg, mem);
+    /* The ACPI tables' PCI window ends at 4 GiB. */
+    static const char no_high_bars[] = "0";
     const uint64_t wait = MENU_WAIT_MS, port = SERIAL_PORT;
     if (menu)
         ok = ok && fw_cfg_add_file(cfg, "etc/boot-menu-wait", &wait, sizeof wait);
     /* Nobody sees a screen: the BIOS and what it boots show theirs on the serial port. */
     if (!vm->vga)
         ok = ok && fw_cfg_add_file(cfg, "etc/sercon-port", &port, sizeof port);
+
+    if (c->uefi)
+        ok = ok && uefi_add_boot_order(vm, cfg, order) &&
+             fw_cfg_add_file(cfg, "opt/ovmf/X-PciMmio64Mb", no_high_bars, sizeof no_high_bars - 1);
 
     struct bios_file files[BIOS_FILES_MAX];
     int count = bios_tables_build(mem, c->vcpus, vm->vga != NULL, files, err);

@@ -1,6 +1,7 @@
 #include "vm/drives.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "dev/fdc.h"
@@ -11,6 +12,20 @@
 
 /* The first CD-ROM is the secondary master, as systems and people expect. */
 #define CDROM_UNIT 2
+
+/* Where the drive is, as firmware's boot order names it. */
+static void name_drive(struct tv_vm *vm, size_t i, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void name_drive(struct tv_vm *vm, size_t i, const char *fmt, ...)
+{
+    char *path = vm->drive_paths[i];
+    va_list ap;
+    va_start(ap, fmt);
+    int length = snprintf(path, DRIVE_PATH_MAX, "/pci@i0cf8/");
+    vsnprintf(path + length, DRIVE_PATH_MAX - (size_t)length, fmt, ap);
+    va_end(ap);
+}
 
 /* The first disk to say so pauses the machine, with its message. */
 static void no_space(void *opaque, const char *message)
@@ -73,6 +88,7 @@ static int attach_ide(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *er
                                d->path ? d->path : "CD-ROM", IDE_UNITS);
             taken |= 1u << unit;
             ide_attach(ide, (unsigned)unit, vm->disks[i], d->media == TV_DRIVE_CDROM);
+            name_drive(vm, i, "ide@1,1/drive@%d/disk@%d", unit / 2, unit % 2);
         }
     return 0;
 }
@@ -95,6 +111,7 @@ static int attach_floppies(struct tv_vm *vm, struct tv_error *err)
                            "%s: no floppy has %" PRIu64 " bytes; want an image of 160, 180, 320, "
                            "360, 720, 1200, 1440, 1680, 1722 or 2880 KiB",
                            d->path, disk_size(vm->disks[i]));
+        name_drive(vm, i, "isa@1/fdc@03f0/floppy@%u", unit);
         fdc_attach(fdc, unit++, vm->disks[i]);
     }
     return 0;
@@ -119,9 +136,11 @@ static int attach_pvscsi(struct tv_vm *vm, struct pci_bus *pci, size_t i, struct
     if (!vm->pvscsi)
         return tv_fail(err, "out of memory");
     serial_of(i, serial, sizeof serial);
-    if (pvscsi_attach(vm->pvscsi, vm->disks[i], serial) < 0)
+    int target = pvscsi_attach(vm->pvscsi, vm->disks[i], serial);
+    if (target < 0)
         return tv_fail(err, "%s: PVSCSI has room for %d disks", vm->config.drives[i].path,
                        PVSCSI_TARGETS - 1);
+    name_drive(vm, i, "scsi@%x/channel@0/disk@%x,0", PVSCSI_SLOT, (unsigned)target);
     return 0;
 }
 
@@ -133,6 +152,7 @@ static int attach_virtio(struct tv_vm *vm, struct pci_bus *pci, size_t i, unsign
         return tv_fail(err, "%s: there is room for %d virtio disks; use if=pvscsi",
                        vm->config.drives[i].path, VIRTIO_LAST - VIRTIO_FIRST + 1);
     serial_of(i, serial, sizeof serial);
+    name_drive(vm, i, "scsi@%x/disk@0,0", *slot);
     if (!virtio_blk_create(&vm->env, pci, PCI_DEVFN((*slot)++, 0), vm->disks[i], serial,
                            vm->machine.vcpu_count))
         return tv_fail(err, "out of memory");

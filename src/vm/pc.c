@@ -28,6 +28,7 @@
 #include "vm/bios.h"
 #include "vm/drives.h"
 #include "vm/screen.h"
+#include "vm/uefi.h"
 #include "vm/vm.h"
 
 #define RNG_SLOT 3
@@ -143,6 +144,9 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     reset_control_create(env, pci);
     piix4_isa_create(env, pci);
     vm->pm = piix4_pm_create(env, pci, isa_irq(vm, ACPI_SCI_IRQ));
+
+    if (c->uefi)
+        piix4_pm_add_base(vm->pm, UEFI_PM_BASE);
 
     if (screen_create(vm, pci, err) < 0)
         return -1;

@@ -15,6 +15,7 @@
 #include "vm/drives.h"
 #include "vm/modes.h"
 #include "vm/screen.h"
+#include "vm/uefi.h"
 
 #define DEFAULT_MEMORY (UINT64_C(128) << 20)
 #define MEMORY_MAX     (UINT64_C(1) << 40)
@@ -227,6 +228,7 @@ static void free_config(struct tv_config *c)
     free((char *)c->kernel);
     free((char *)c->append);
     free((char *)c->bios);
+    free((char *)c->uefi_vars);
     free((char *)c->boot);
     for (size_t i = 0; i < c->drive_count; i++) {
         free((char *)c->drives[i].path);
@@ -266,6 +268,7 @@ static void copy_config(struct tv_config *to, const struct tv_config *from)
     to->name = copy_string(from->name ? from->name : "Trivisor");
     to->keyboard = copy_string(from->keyboard);
     to->bios = copy_string(from->bios);
+    to->uefi_vars = copy_string(from->uefi_vars);
     to->boot = copy_string(from->boot);
     struct tv_drive *drives = calloc(from->drive_count + 1, sizeof *drives);
     to->drive_count = drives ? from->drive_count : 0;
@@ -290,7 +293,7 @@ static void copy_config(struct tv_config *to, const struct tv_config *from)
 
 static int check_config(const struct tv_config *c, struct tv_error *err)
 {
-    if (!c->kernel && !c->bios && !c->drive_count)
+    if (!c->kernel && !c->bios && !c->uefi && !c->drive_count)
         return tv_fail(err, "no kernel given; use --kernel FILE, or boot with --disk, --cdrom or "
                             "--floppy FILE");
     if (c->boot && strcmp(c->boot, "menu") != 0 &&
@@ -525,6 +528,7 @@ void tv_vm_destroy(struct tv_vm *vm)
     drives_drain(vm);
     devices_destroy(&vm->env);
     drives_close(vm);
+    uefi_close_variables(vm);
     screen_destroy(vm);
     for (unsigned i = 0; vm->engine_ready && i < vm->machine.vcpu_count; i++)
         if (vm->engine->vcpu_fini)

@@ -22,7 +22,8 @@
 #include "disk/disk.h"
 #include "ui/chardev.h"
 
-#define DRIVES_MAX 16
+#define DRIVES_MAX     16
+#define DRIVE_PATH_MAX 64
 
 struct vcpu_thread {
     struct vcpu *cpu;
@@ -53,6 +54,7 @@ struct tv_vm {
     struct pic *pic;
     struct irq_line (*isa_irq)(struct tv_vm *vm, int irq); /* an ISA interrupt line */
     struct disk *disks[DRIVES_MAX];                        /* of config.drives; NULL: no medium */
+    char drive_paths[DRIVES_MAX][DRIVE_PATH_MAX];          /* for firmware */
     struct pvscsi *pvscsi;                                 /* NULL: no disk asks for it */
     struct dma8237 *dma;
     struct ioapic *ioapic;
@@ -68,6 +70,7 @@ struct tv_vm {
     uint8_t *font;
     struct chardev *serial;
     struct boot_image *boot;
+    struct uefi_variables *uefi; /* uefi.c's; NULL: none */
     struct gdb_stub *gdb;
 
     struct vcpu_thread vcpus[VCPUS_MAX];

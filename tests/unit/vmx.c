@@ -191,7 +191,6 @@ static void wrong(void)
         {"memsize = \"99999999999999999999\"", ":1: memsize"},
         {"numvcpus = \"65\"", "from 1 to 64"},
         {"numvcpus = \"2|0A\"", "numvcpus = \"2?\""},
-        {"\n\nfirmware = \"efi\"", ":3: firmware = \"efi\": EFI firmware is not supported yet"},
         {"firmware = \"openfirmware\"", ":1: firmware"},
         {"bios.bootOrder = \"hdd,tape\"", ":1: bios.bootOrder"},
         {"svga.present = \"perhaps\"", "want TRUE or FALSE"},

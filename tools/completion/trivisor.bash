@@ -30,7 +30,7 @@ _trivisor_disk()
 _trivisor()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-    local options="--kernel --initrd --append --disk --cdrom --floppy --boot --bios --memory --cpus --mode --require --tcache --bt-opt --cpu --serial --debug-exit
+    local options="--kernel --initrd --append --disk --cdrom --floppy --boot --bios --firmware --uefi-vars --memory --cpus --mode --require --tcache --bt-opt --cpu --serial --debug-exit
         --display --vga --keyboard --vnc-password --screenshot --no-reboot --on-panic --verify --stats --log --symbols --gdb --quiet --help"
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
@@ -42,7 +42,11 @@ _trivisor()
         return
     fi
     case $prev in
-    --kernel | --initrd | --screenshot | --vnc-password | --symbols)
+    --firmware)
+        COMPREPLY=($(compgen -W "bios uefi" -- "$cur"))
+        return
+        ;;
+    --uefi-vars | --kernel | --initrd | --screenshot | --vnc-password | --symbols)
         compopt -o filenames 2>/dev/null
         COMPREPLY=($(compgen -f -- "$cur"))
         ;;
