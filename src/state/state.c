@@ -15,8 +15,11 @@ void state_reset(const struct state_table *table, void *device)
         const struct state_field *f = &table->fields[i];
         unsigned size = type_size[f->type];
         char *at = (char *)device + f->offset;
-        for (uint32_t n = 0; n < f->count; n++)
-            memcpy(at + (size_t)n * size, &f->reset, size); /* little-endian host */
+        if (f->reset == 0)
+            memset(at, 0, (size_t)f->count * size);
+        else
+            for (uint32_t n = 0; n < f->count; n++)
+                memcpy(at + (size_t)n * size, &f->reset, size); /* little-endian host */
     }
     if (table->after_reset)
         table->after_reset(device);

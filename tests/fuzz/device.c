@@ -17,13 +17,14 @@
 
 #define TIME_MAX   (UINT64_C(16) << 20)
 #define UNSEEN_MAX (UINT64_C(1) << 36)
-#define LOOKS_MAX  3
+#define LOOKS_MAX  2
+#define RESETS_MAX 8
 
 const size_t fuzz_unit = sizeof(struct fuzz_op);
 _Static_assert(sizeof(struct fuzz_op) == 16, "inputs are made of these");
 
 static struct fuzz_machine f;
-static unsigned looks;
+static unsigned looks, resets; /* of this input */
 
 uint8_t *__real_physmem_extra(struct physmem *mem, uint64_t size);
 uint8_t *__wrap_physmem_extra(struct physmem *mem, uint64_t size);
@@ -258,7 +259,8 @@ static void carry_out(const struct fuzz_op *op)
             fuzz_device.special(&f, op);
         break;
     case OP_RESET:
-        reset();
+        if (resets++ < RESETS_MAX)
+            reset();
         break;
     }
 }
@@ -271,7 +273,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (fallocate(f.mem->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
                   (off_t)(f.mem->size + f.mem->extra_used)) != 0)
         abort();
-    looks = 0;
+    looks = resets = 0;
     fuzz_disks_set_mode(DISK_LATE);
     reset();
     f.machine.log.mask = size / sizeof(struct fuzz_op) % 4 == 3 ? 1u << LOG_DEV : 0;
