@@ -111,6 +111,11 @@ unsigned coverage_edges(void)
     return edges;
 }
 
+const uint8_t *coverage_hits(void)
+{
+    return hits;
+}
+
 bool coverage_comparison(unsigned i, struct comparison *c)
 {
     if (i >= compared_count)

@@ -19,6 +19,7 @@
 #define UNSEEN_MAX (UINT64_C(1) << 36)
 #define LOOKS_MAX  2
 #define RESETS_MAX 8
+#define LARGE      (128u * 128) /* pixels */
 
 const size_t fuzz_unit = sizeof(struct fuzz_op);
 _Static_assert(sizeof(struct fuzz_op) == 16, "inputs are made of these");
@@ -95,12 +96,32 @@ void fuzz_display(struct fuzz_machine *m, const struct display_ops *ops, void *a
     if (!m->viewer)
         exit(1);
     display_attach(m->display, ops, adapter);
+    m->display_ops = ops;
+    m->adapter = adapter;
+}
+
+/* A large picture of the frame buffer is not worth converting each time: its lines' ends will do.
+ */
+static bool large_picture(struct fuzz_machine *m)
+{
+    static struct display_linear l;
+    pthread_mutex_lock(&m->machine.lock);
+    bool linear = m->display_ops->refresh(m->adapter, m->display, &l);
+    pthread_mutex_unlock(&m->machine.lock);
+    if (!linear || l.width * l.height < LARGE)
+        return false;
+    if (l.width > DISPLAY_MAX_WIDTH || l.height > DISPLAY_MAX_HEIGHT)
+        abort();
+    volatile const uint8_t *line = l.base;
+    for (unsigned y = 0; y < l.height; y++, line += l.pitch)
+        (void)(line[0] | line[l.pitch - 1]);
+    return true;
 }
 
 void fuzz_look(struct fuzz_machine *m)
 {
     static struct display_damage damage;
-    if (looks++ >= LOOKS_MAX)
+    if (looks++ >= LOOKS_MAX || (large_picture(m) && m->looks++ % 64))
         return;
     display_refresh(m->display);
     display_lock(m->display);
@@ -174,6 +195,22 @@ static void map_bars(void)
                  command = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
         config_access(f.bars[i].devfn, PCI_BAR0 + 4 * f.bars[i].bar, 4, true, &base);
         config_access(f.bars[i].devfn, PCI_COMMAND, 2, true, &command);
+    }
+}
+
+#define CAPABILITY_MSI  0x05
+#define CAPABILITY_MSIX 0x11
+
+static void enable_messages(unsigned devfn)
+{
+    uint64_t at = 0, head = 0;
+    config_access(devfn, PCI_CAPABILITIES, 1, false, &at);
+    for (unsigned i = 0; at && i < 16; i++, at = head >> 8 & 0xff) {
+        config_access(devfn, (unsigned)at, 4, false, &head);
+        uint64_t value = head | ((head & 0xff) == CAPABILITY_MSIX  ? 1u << 31
+                                 : (head & 0xff) == CAPABILITY_MSI ? 1u << 16
+                                                                   : 0);
+        config_access(devfn, (unsigned)at, 4, true, &value);
     }
 }
 
@@ -259,7 +296,9 @@ static void carry_out(const struct fuzz_op *op)
             fuzz_device.special(&f, op);
         break;
     case OP_RESET:
-        if (resets++ < RESETS_MAX)
+        for (unsigned i = 0; op->repeat & FUZZ_MESSAGES && i < f.bar_count; i++)
+            enable_messages(f.bars[i].devfn);
+        if (!(op->repeat & FUZZ_MESSAGES) && resets++ < RESETS_MAX)
             reset();
         break;
     }

@@ -37,11 +37,15 @@ enum fuzz_op_kind {
     OP_MEMORY,  /* the 8 bytes of `value` to guest RAM at `offset` */
     OP_FILL,    /* 8 * (repeat + 1) bytes of guest RAM */
     OP_TIME,    /* `value` ns pass, 16 ms at most; odd `repeat`: unseen by timers */
-    OP_DISK,    /* the disks finish what they have; `repeat`: enum fuzz_disk_mode from now on */
+    OP_DISK,    /* the disks finish what they have; `repeat`: #define FUZZ_MESSAGES 1
+   
+enum fuzz_disk_mode from now on */
     OP_SPECIAL, /* what the target has */
-    OP_RESET,
+    OP_RESET,   /* or, with FUZZ_MESSAGES in `repeat`, turn messages of all devices on */
     OP_KINDS
 };
+
+#define FUZZ_MESSAGES 1
 
 enum fuzz_disk_mode { DISK_LATE = 0, DISK_AT_ONCE = 1, DISK_BACKWARDS = 2, DISK_FAILS = 4 };
 
@@ -63,6 +67,9 @@ struct fuzz_machine {
     unsigned messages; /* message-signalled interrupts */
     struct display *display;
     struct display_viewer *viewer;
+    const struct display_ops *display_ops;
+    void *adapter;
+    unsigned looks; /* at large pictures */
     struct fuzz_range ranges[FUZZ_RANGES];
     unsigned range_count;
     struct {

@@ -6,6 +6,9 @@
  *   fuzz-NAME [--runs N | --seconds N] [--seed N] [--timeout SECONDS] [--save DIRECTORY] [INPUT...]
  *   fuzz-NAME --replay INPUT...
  *   fuzz-NAME --seeds DIRECTORY
+ *   fuzz-NAME --distil DIRECTORY [--runs N] INPUT...
+ *
+ * --distil copies the N inputs that together reach the most.
  *
  * An INPUT is a file or a directory of them. An input that takes longer than the time-out is a
  * failure as an abort or a sanitizer's report is: it is written to crash-NAME.
@@ -402,9 +405,42 @@ static int write_seeds(const char *directory)
     return 0;
 }
 
+static int distil(const char *directory, unsigned long wanted)
+{
+    static uint8_t reached[COVERAGE_EDGES];
+    uint8_t(*hits)[COVERAGE_EDGES] = malloc((size_t)input_count * COVERAGE_EDGES);
+    if (!hits)
+        return 1;
+    for (unsigned i = 0; i < input_count; i++) {
+        run(inputs[i].data, inputs[i].size);
+        memcpy(hits[i], coverage_hits(), COVERAGE_EDGES);
+    }
+    save = directory;
+    for (; wanted; wanted--) {
+        unsigned best = 0, most = 0;
+        for (unsigned i = 0; i < input_count; i++) {
+            unsigned new = 0;
+            for (unsigned n = 0; n < COVERAGE_EDGES; n++)
+                new += hits[i][n] && !reached[n];
+            if (new > most) {
+                most = new;
+                best = i;
+            }
+        }
+        if (!most)
+            break;
+        for (unsigned n = 0; n < COVERAGE_EDGES; n++)
+            reached[n] |= hits[best][n];
+        save_input(inputs[best].data, inputs[best].size);
+    }
+    free(hits);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     unsigned long runs = 100000, seconds = 0;
+    const char *distilled = NULL;
     bool replay = false;
     int result = 0, i = 1;
     static char save_path[4096];
@@ -433,6 +469,8 @@ int main(int argc, char **argv)
             state = strtoull(value, NULL, 0);
         else if (!strcmp(argv[i], "--timeout"))
             timeout = (unsigned)strtoul(value, NULL, 0);
+        else if (!strcmp(argv[i], "--distil"))
+            distilled = value;
         else if (!strcmp(argv[i], "--save") && realpath(value, save_path))
             save = save_path;
         else
@@ -441,6 +479,8 @@ int main(int argc, char **argv)
     }
     for (; i < argc; i++)
         result |= take(argv[i], replay);
+    if (distilled && !result)
+        return distil(distilled, runs);
     if (!replay && !result)
         fuzz(runs, seconds);
     return result;

@@ -30,6 +30,7 @@ enum {
     SMI,
     PM,
     ACPI,
+    LOW,
     CONFIG_HOST,
     CONFIG_ISA,
     CONFIG_PM
@@ -64,6 +65,7 @@ static void create(struct fuzz_machine *f)
     piix4_isa_create(env, f->pci);
     pm = piix4_pm_create(env, f->pci, in[9]);
     uart_create(env, 0x3f8, in[4], NULL);
+    pci_set_firmware(f->pci, physmem_extra(f->mem, 128 << 10));
     static const struct {
         uint16_t base, size;
     } ports[] = {{0x20, 2},  {0xa0, 2}, {0x4d0, 2},  {0x40, 4}, {0x61, 1},  {0x70, 4},
@@ -71,6 +73,7 @@ static void create(struct fuzz_machine *f)
                  {0x3f8, 8}, {0xb2, 2}, {0x600, 64}, {0x604, 2}};
     for (unsigned i = 0; i < sizeof ports / sizeof ports[0]; i++)
         fuzz_ports(f, ports[i].base, ports[i].size);
+    fuzz_memory(f, 0xa0000, 0x60000);
     fuzz_config(f, 0);
     fuzz_config(f, PCI_DEVFN(PIIX4_SLOT, 0));
     fuzz_config(f, PCI_DEVFN(PIIX4_SLOT, 3));
@@ -164,6 +167,13 @@ static bool seed(struct fuzz_list *l, unsigned index)
         seed_write(l, CF8, 1, 1, 6);
         break;
     case 4:
+        for (unsigned i = 0x59; i < 0x60; i++) {
+            seed_write(l, CONFIG_HOST, 1, i, i * 0x11);
+            seed_write(l, LOW, 4, 0x1000 * i, i);
+            seed_read(l, LOW, 4, 0x1000 * i);
+        }
+        for (unsigned i = 0; i < 4; i++)
+            seed_write(l, CONFIG_ISA, 1, 0x60 + i, 10 + i);
         for (unsigned r = CONFIG_HOST; r <= CONFIG_PM; r++)
             for (unsigned i = 0; i < 256; i += 8) {
                 seed_write(l, r, 4, i, 0xffffffff);

@@ -74,13 +74,35 @@ static bool seed(struct fuzz_list *l, unsigned index)
         uint64_t first;
         uint32_t rest;
     } packets[] = {
-        {0x00, 0},         {0x1200000003, 0},    {0x2400000012, 0},
-        {0x25, 0},         {0x0100000028, 0x01}, {0xa8, 0x0100},
-        {0x43, 0x14},      {0x0243, 0x14},       {0x46, 0x40},
-        {0x4a, 0x08},      {0x51, 0x22},         {0x2a005a, 0x80},
-        {0x1b, 0},         {0x020000001b, 0},    {0x1e, 0},
-        {0x010000001e, 0}, {0xbe, 0xf8000001},   {0xad, 0x40},
-        {0x42, 0x10},      {0xbd, 0x08},         {0xb9, 0},
+        {0x00, 0},
+        {0x1200000003, 0},
+        {0x2400000012, 0},
+        {0x25, 0},
+        {0x0100000028, 0x01},
+        {0xa8, 0x0100},
+        {0x43, 0x14},
+        {0x0243, 0x14},
+        {0x46, 0x40},
+        {0x4a, 0x08},
+        {0x51, 0x22},
+        {0x2a005a, 0x80},
+        {0x1b, 0},
+        {0x020000001b, 0},
+        {0x1e, 0},
+        {0x010000001e, 0},
+        {0xbe, 0xf8000001},
+        {0xad, 0x40},
+        {0x42, 0x10},
+        {0xbd, 0x08},
+        {0xb9, 0},
+        {0x100000014a, 0x08},
+        {0x010043, 0xff},
+        {0x020043, 0xff},
+        {0x0152, 0x24},
+        {0xad, 0x0408},
+        {0x2b, 0},
+        {0xbe, 0x1001},
+        {0xea005a, 0x80},
     };
     seed_memory(l, PRD, DATA | UINT64_C(0x200) << 32);
     seed_memory(l, PRD + 8, (DATA + 0x1000) | UINT64_C(0x80000800) << 32);
@@ -124,7 +146,7 @@ static bool seed(struct fuzz_list *l, unsigned index)
             packet(l, 1, packets[i].first, packets[i].rest, 0xfffe);
         break;
     case 4:
-        for (unsigned i = 8; i < sizeof packets / sizeof packets[0]; i++)
+        for (unsigned i = index == 4 ? 8 : 16; i < sizeof packets / sizeof packets[0]; i++)
             packet(l, 1, packets[i].first, packets[i].rest, 0x40);
         break;
     case 5:
@@ -133,6 +155,16 @@ static bool seed(struct fuzz_list *l, unsigned index)
         seed_op(l, OP_SPECIAL, 0, 1, 0xff, 2, 1);
         packet(l, 1, 0x4a, 0x08, 0x40);
         packet(l, 1, 0x25, 0, 0x40);
+        break;
+    case 6: /* a disk that fails */
+        for (unsigned i = 0; i < 4; i++) {
+            static const uint8_t codes[] = {0x20, 0xc8, 0xca, 0xea};
+            seed_op(l, OP_SPECIAL, 0, 1, i & 3 ? 2 : 0, codes[i], 0xe0 | 1 << 16 | 1 << 24);
+            seed_op(l, OP_DISK, 0, 1, DISK_FAILS, 0, 0);
+            seed_read(l, PRIMARY, 1, 1);
+            seed_read(l, PRIMARY, 1, 7);
+        }
+        packet(l, 1, 0x28, 0x0100, 0xfffe);
         break;
     default:
         return false;

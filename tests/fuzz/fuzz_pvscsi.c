@@ -12,7 +12,8 @@ enum {
     SG = 0x14000,
     SENSE = 0x15000,
     MSG = 0x16000,
-    DATA = 0x30000
+    DATA = 0x30000,
+    TAIL = 0x17000
 };
 
 static void create(struct fuzz_machine *f)
@@ -31,11 +32,11 @@ static void special(struct fuzz_machine *f, const struct fuzz_op *op)
     uint32_t producer;
     memcpy(&producer, f->mem->ram + STATE_PAGE, 4);
     uint8_t *at = f->mem->ram + REQ + producer % 32 * 128;
-    const uint64_t words[] = {op->value, op->offset & 1 ? DATA : SG, op->offset >> 8 & 0xffff,
+    const uint64_t words[] = {op->value, op->offset & 1 ? SG : DATA, op->offset >> 8 & 0xffff,
                               SENSE, 64 | (uint64_t)(op->offset & 0x1f) << 32};
     memcpy(at, words, sizeof words);
     memcpy(at + 40, &op->value, 8);
-    memcpy(at + 48, f->mem->ram + DATA, 8);
+    memcpy(at + 48, f->mem->ram + TAIL, 8); /* the rest of it */
     at[67] = op->repeat & 3;
     producer++;
     memcpy(f->mem->ram + STATE_PAGE, &producer, 4);
@@ -105,7 +106,18 @@ static bool seed(struct fuzz_list *l, unsigned index)
     seed_memory(l, SG + 8, 256);
     seed_memory(l, SG + 16, DATA + 0x1000);
     seed_memory(l, SG + 24, index == 2 ? 256 | UINT64_C(1) << 32 : 768);
-    seed_memory(l, DATA, index == 1 ? 0x0100000000000000 : 0x01);
+    seed_memory(l, TAIL, 0x01);
+    if (index == 1) { /* an UNMAP of two ranges */
+        seed_memory(l, TAIL, 40);
+        seed_memory(l, DATA, 0x2000002600);
+        seed_memory(l, DATA + 8, 0);
+        seed_memory(l, DATA + 16, 0x0100000000000000 >> 32 << 16);
+        seed_memory(l, DATA + 24, 0);
+        request(l, 0x42, 40, 16, 0);
+        seed_memory(l, TAIL, 1);
+    }
+    if (index == 3)
+        seed_op(l, OP_RESET, 0, 1, FUZZ_MESSAGES, 0, 0);
     for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++)
         request(l, commands[i].cdb, commands[i].length, commands[i].flags, index % 2);
     if (index == 2) {
@@ -115,6 +127,11 @@ static bool seed(struct fuzz_list *l, unsigned index)
         seed_op(l, OP_SPECIAL, 0, 1, 0, 512 << 8 | 8, 0x01000002000028);
         command(l, 5, (const uint32_t[]){0, 0, 0}, 3);
         command(l, 4, NULL, 0);
+        for (unsigned i = 6; i < 14; i++) {
+            seed_op(l, OP_SPECIAL, 0, 1, 0, commands[i].length << 8 | commands[i].flags,
+                    commands[i].cdb);
+            seed_op(l, OP_DISK, 0, 1, DISK_FAILS | DISK_BACKWARDS, 0, 0);
+        }
     }
     if (index == 3) {
         const uint32_t message[] = {1, 0, MSG >> 12, 0};
@@ -122,7 +139,8 @@ static bool seed(struct fuzz_list *l, unsigned index)
         command(l, 7, (const uint32_t[]){0x20000, 0, 0, 0x1958, 0, 0}, 6);
         command(l, 10, (const uint32_t[]){1}, 1);
         seed_write(l, MSIX, 4, 0, 0xfee00000);
-        seed_write(l, CONFIG, 2, 0x52, 0x8000);
+        seed_write(l, MSIX, 4, 12, 1);
+        seed_write(l, MSIX, 4, 12, 0);
     }
     seed_read(l, REGS, 4, 0x100c);
     seed_write(l, REGS, 4, 0x100c, 0xf);

@@ -15,7 +15,8 @@ static struct svga *svga;
 
 static void create(struct fuzz_machine *f)
 {
-    svga = svga_create(&f->machine.env, f->pci, DEVFN, NULL, 0);
+    static const uint8_t rom[512] = {0x55, 0xaa, 1};
+    svga = svga_create(&f->machine.env, f->pci, DEVFN, rom, sizeof rom);
     fuzz_display(f, &svga_display_ops, svga);
     physmem_map_low(f->mem, VGA_WINDOW, VGA_WINDOW_SIZE, NULL, NULL);
     fuzz_bar(f, DEVFN, 0, true, 0x1000, 16);
@@ -113,6 +114,9 @@ static bool seed(struct fuzz_list *l, unsigned index)
         COMMAND(l, 42, 1, 6, 0, 1, 0x42, 0);
         COMMAND(l, 34, 44, 0, 3, 64, 48, 0, 0, 0xfffffffe, 0, 256, 0);
         COMMAND(l, 36, 1, 0, 64 * 4, 32 | 24 << 8);
+        COMMAND(l, 37, 0, 0, 0, 16, 16, 0, 0);
+        COMMAND(l, 38, 8, 8, 0, 0, 16, 16, 0);
+        COMMAND(l, 36, 0xfffffffe, 4096, 64 * 4, 32 | 24 << 8);
         COMMAND(l, 37, 0, 0, 0, 16, 16, 0, 0);
         COMMAND(l, 38, 8, 8, 0, 0, 16, 16, 0);
         COMMAND(l, 39, 0xff);

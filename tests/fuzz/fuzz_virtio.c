@@ -107,6 +107,11 @@ static bool seed(struct fuzz_list *l, unsigned index)
                : index == 4 ? 0x30006ff6
                             : 1u << VIRTIO_F_ANY_LAYOUT);
     }
+    if (index == 1) {
+        seed_op(l, OP_RESET, 0, 1, FUZZ_MESSAGES, 0, 0);
+        seed_write(l, MODERN, 2, 26, 1);
+        seed_write(l, MODERN, 2, 16, 0);
+    }
     for (unsigned i = 0; i < sizeof requests / sizeof requests[0]; i++) {
         uint32_t table = index == 1 ? TABLE : DESC;
         seed_memory(l, HEADER, requests[i].type);
@@ -122,14 +127,15 @@ static bool seed(struct fuzz_list *l, unsigned index)
             if (index == 1)
                 descriptor(l, DESC, 0, TABLE, 48, INDIRECT, 0);
         }
-        seed_op(l, OP_SPECIAL, 0, 1, index == 2 ? 2 : 0, 0, entropy ? 0 : 0);
+        seed_op(l, OP_SPECIAL, 0, 1, index == 2 ? 2 : 0, 0, 0);
         if (entropy)
             seed_write(l, RNG_MODERN, 2, 0x3000, 0);
-        seed_disk(l);
+        seed_op(l, OP_DISK, 0, 1, index == 4 ? DISK_FAILS : DISK_AT_ONCE, 0, 0);
     }
     seed_read(l, MODERN, 1, 0x1000);
     seed_write(l, MSIX, 4, 0, 0xfee00000);
-    seed_write(l, CONFIG, 2, 0x42, 0x8000);
+    seed_write(l, MSIX, 4, 28, 1);
+    seed_write(l, MSIX, 4, 28, 0);
     seed_read(l, MODERN, 4, 0x2000);
     seed_write(l, MODERN, 1, 0x2020, 1);
     return true;
