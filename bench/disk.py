@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """fio on a disk: on the host itself, in a Trivisor guest with PVSCSI and with virtio, and in a QEMU TCG guest with virtio.
 
-    disk.py [--mode MODE] [--seconds S] [--size MIB] [--only JOB,...] [--options OPTIONS] [--skip-qemu] [--json FILE] BUILD-DIR [GUESTS-DIR]
+    disk.py [--mode MODE] [--seconds S] [--rounds N] [--size MIB] [--only JOB,...] [--options OPTIONS] [--skip-qemu] [--json FILE] BUILD-DIR [GUESTS-DIR]
 
 All with direct I/O on the same two raw files of the host's, one for small and one for large requests, which are in the host's page
-cache as such requests leave them there; the guests have one CPU and the same kernel. The host's own figures are with its page cache as well ("host"), since that is what a guest's disk is made of, and without ("direct").
-Prints MiB/s for large requests and thousands a second for small ones, and how many times QEMU's that is.
+cache as such requests leave them there; the guests have one CPU and the same kernel. The host's own
+figures are with its page cache as well ("host"), since that is what a guest's disk is made of, and without ("direct").
+Prints MiB/s for large requests and thousands a second for small ones, the best of some rounds that take turns, and how many times
+QEMU's that is.
 """
 import argparse
 import json
@@ -146,7 +148,8 @@ def main():
     parser.add_argument("guests", nargs="?", default=os.path.join(HERE, "..", "artifacts"))
     parser.add_argument("--mode", default="bt")
     parser.add_argument("--options", default="", help="more options for trivisor run")
-    parser.add_argument("--seconds", type=int, default=4, help="for each job")
+    parser.add_argument("--seconds", type=int, default=2, help="for each job")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the best counts")
     parser.add_argument("--size", type=int, default=512, help="of the file, in MiB")
     parser.add_argument("--only", default="", help="jobs, separated by commas")
     parser.add_argument("--skip-qemu", action="store_true")
@@ -169,17 +172,18 @@ def main():
                 for _ in range(args.size):
                     file.write(os.urandom(1 << 20))
         columns = {"direct": {}, "host": {}, "PVSCSI": {}, "virtio": {}, "TCG virtio": {}}
-        if not args.skip_host:
-            columns["direct"] = host(images, job_file(jobs, args.seconds, 1, args.size), directory)
-            warm(images)
-            columns["host"] = host(images, job_file(jobs, args.seconds, 0, args.size), directory)
         guests = Guests(args, directory, images, job_file(jobs, args.seconds, 1, args.size))
-        for title, command in (("PVSCSI", guests.trivisor("pvscsi", "sd")), ("virtio", guests.trivisor("virtio", "vd")),
-                               ("TCG virtio", guests.qemu())):
-            if title == "TCG virtio" and args.skip_qemu:
-                continue
-            warm(images)
-            columns[title] = guest(command)
+        runs = {"PVSCSI": lambda: guest(guests.trivisor("pvscsi", "sd")), "virtio": lambda: guest(guests.trivisor("virtio", "vd"))}
+        if not args.skip_qemu:
+            runs["TCG virtio"] = lambda: guest(guests.qemu())
+        if not args.skip_host:
+            runs["direct"] = lambda: host(images, job_file(jobs, args.seconds, 1, args.size), directory)
+            runs["host"] = lambda: host(images, job_file(jobs, args.seconds, 0, args.size), directory)
+        for _ in range(args.rounds):
+            for title, measure in runs.items():
+                warm(images)
+                for name, value in measure().items():
+                    columns[title][name] = max(value, columns[title].get(name, 0))
     table(jobs, columns)
     if args.json:
         with open(args.json, "w", encoding="ascii") as file:

@@ -47,7 +47,7 @@ class Machine:
                 self.lines.append(raw.decode(errors="replace").rstrip())
                 self.changed.notify_all()
 
-    def wait_for(self, text, seconds=90):
+    def wait_for(self, text, seconds=180):
         with self.changed:
             self.changed.wait_for(lambda: any(text in line for line in self.lines), seconds)
             expect(any(text in line for line in self.lines), f"no '{text}'", self.lines)
@@ -61,7 +61,7 @@ class Machine:
 
     def end(self):
         try:
-            status = self.process.wait(90)
+            status = self.process.wait(180)
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = "none: it hangs"
@@ -83,7 +83,7 @@ def full_disk(command, directory, args, interface, path, kind):
         expect(not machine.has("FILL ends"), "it does not wait", machine.lines)
         expect(machine.has("no space left") == 1, "it says so again and again", machine.lines)
         machine.limit_files(resource.RLIM_INFINITY)
-        machine.wait_for("there is space on the host again; going on", 10)
+        machine.wait_for("there is space on the host again; going on", 30)
         machine.wait_for("FILL ends: 0 writes, 0 flushes, 0 reads failed, 0 different")
         machine.end()
         expect(not machine.has("KERNEL"), "the guest's kernel complains", machine.lines)

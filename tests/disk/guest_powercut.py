@@ -130,7 +130,7 @@ def run_and_kill(command, rng):
     """The guest's lines until it was killed at a random moment after its first acknowledgements."""
     data, kill_at = b"", None
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as vm:
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + 240
         with selectors.DefaultSelector() as selector:
             selector.register(vm.stdout, selectors.EVENT_READ)
             while True:
