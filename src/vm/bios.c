@@ -13,6 +13,7 @@
 #include "dev/pci.h"
 #include "dev/rtc.h"
 #include "util/error.h"
+#include "vm/fw_kernel.h"
 #include "vm/uefi.h"
 
 #define BIOS_DEFAULT        "/usr/share/seabios/bios-256k.bin"
@@ -162,6 +163,8 @@ int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct t
     if (!vm->vga)
         ok = ok && fw_cfg_add_file(cfg, "etc/sercon-port", &port, sizeof port);
 
+    if (ok && c->kernel && fw_kernel_add(vm, cfg, err) < 0)
+        return -1;
     if (c->uefi)
         ok = ok && uefi_add_boot_order(vm, cfg, order) &&
              fw_cfg_add_file(cfg, "opt/ovmf/X-PciMmio64Mb", no_high_bars, sizeof no_high_bars - 1);

@@ -9,6 +9,7 @@
 #include "dev/pvscsi.h"
 #include "dev/virtio_blk.h"
 #include "util/error.h"
+#include "vm/fw_kernel.h"
 
 /* The first CD-ROM is the secondary master, as systems and people expect. */
 #define CDROM_UNIT 2
@@ -162,7 +163,7 @@ static int attach_virtio(struct tv_vm *vm, struct pci_bus *pci, size_t i, unsign
 int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
 {
     const struct tv_config *c = &vm->config;
-    bool ide = !c->kernel, floppies = false;
+    bool ide = !c->kernel || fw_kernel_wanted(c), floppies = false;
     unsigned slot = VIRTIO_FIRST;
     if (c->drive_count > DRIVES_MAX)
         return tv_fail(err, "%zu drives: at most %d are possible", c->drive_count, DRIVES_MAX);

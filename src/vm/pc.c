@@ -27,6 +27,7 @@
 #include "util/error.h"
 #include "vm/bios.h"
 #include "vm/drives.h"
+#include "vm/fw_kernel.h"
 #include "vm/screen.h"
 #include "vm/uefi.h"
 #include "vm/vm.h"
@@ -166,7 +167,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
         return tv_fail(err, "out of memory");
     if (drives_create(vm, pci, err) < 0)
         return -1;
-    if (!c->kernel)
+    if (!c->kernel || fw_kernel_wanted(c))
         return bios_create(vm, pci, rtc, err);
 
     const struct boot_config boot = {.kernel = c->kernel,

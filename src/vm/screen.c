@@ -1,4 +1,5 @@
 #include "vm/screen.h"
+#include "vm/fw_kernel.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -105,7 +106,7 @@ static int load_font(struct tv_vm *vm, const uint8_t *bios, size_t size, struct 
 
 void screen_reset(struct tv_vm *vm)
 {
-    if (!vm->vga || !vm->config.kernel)
+    if (!vm->vga || !vm->config.kernel || fw_kernel_wanted(&vm->config))
         return;
     pthread_mutex_lock(&vm->device_lock);
     vga_set_text_mode(vm->vga, vm->font);
@@ -176,7 +177,7 @@ static int create_adapter(struct tv_vm *vm, enum tv_vga vga, struct pci_bus *pci
     const char *path = vga == TV_VGA_SVGA ? SVGA_BIOS : VGA_BIOS;
     size_t size;
     uint8_t *bios = read_bios(path, &size);
-    if (!bios && !vm->config.kernel)
+    if (!bios && (!vm->config.kernel || fw_kernel_wanted(&vm->config)))
         return tv_fail(err, "no VGA BIOS in %s; install the package seabios, or use --vga none",
                        path);
     int result = 0;
