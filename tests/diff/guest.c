@@ -38,7 +38,6 @@ struct guest {
     struct vcpu *cpu;
     const struct engine *engine;
     pthread_mutex_t lock;
-    unsigned start, length; /* of the last sequence; everything else is INT3 */
 };
 
 static void put64(struct guest *g, uint64_t gpa, uint64_t value)
@@ -113,9 +112,6 @@ struct guest *guest_create(const char *engine, uint32_t bt_off)
         exit(1);
     }
     build_tables(g);
-    uint8_t none[CODE_SIZE];
-    memset(none, 0xcc, sizeof none);
-    physmem_write(g->machine.mem, CODE, none, sizeof none);
     return g;
 }
 
@@ -183,12 +179,10 @@ static void load_state(struct guest *g, const struct test *t)
     uint8_t data_pages[DATA_SIZE];
     fill_data(data_pages, t->data_seed);
     physmem_write(g->machine.mem, DATA, data_pages, DATA_SIZE);
-    uint8_t none[CODE_MAX];
-    memset(none, 0xcc, sizeof none);
-    physmem_write(g->machine.mem, CODE + g->start, none, g->length);
-    physmem_write(g->machine.mem, CODE + t->start, t->code, t->length);
-    g->start = t->start;
-    g->length = t->length;
+    uint8_t code_pages[CODE_SIZE];
+    memset(code_pages, 0xcc, CODE_SIZE);
+    memcpy(code_pages + t->start, t->code, t->length);
+    physmem_write(g->machine.mem, CODE, code_pages, CODE_SIZE);
 }
 
 /* Does the processor push an error code for this vector? */

@@ -177,11 +177,9 @@ static void handler(int number, siginfo_t *info, void *context)
     const struct test *t = &batch->tests[current];
     fill_data(data, t->data_seed);
     /* Writing through the same mapping: the IRET of the signal's return serializes. */
-    static unsigned start, length; /* of the one before: wild branches find nothing of it */
-    for (unsigned i = 0; i < length; i++)
-        code[start + i] = 0xcc;
-    start = t->start;
-    length = t->length;
+    /* Nothing is left of the one before, nor of what it stored there. */
+    for (unsigned i = 0; i < CODE_SIZE; i += 8)
+        *(uint64_t *)(code + i) = UINT64_C(0xcccccccccccccccc);
     copy(code + t->start, t->code, t->length);
     load_state(t, uc);
 }
