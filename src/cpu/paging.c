@@ -153,10 +153,13 @@ static bool set_accessed_dirty(struct vcpu *cpu, const struct shape *shape, cons
     return true;
 }
 
-static void no_paging(uint64_t va, struct translation *out)
+static void no_paging(const struct vcpu *cpu, uint64_t va, struct translation *out)
 {
-    *out = (struct translation){
-        .gpa = va, .page_size = PAGE_SIZE, .writable = true, .executable = true, .user = true};
+    *out = (struct translation){.gpa = physmem_a20(cpu->machine->mem, va),
+                                .page_size = PAGE_SIZE,
+                                .writable = true,
+                                .executable = true,
+                                .user = true};
 }
 
 /* One attempt. Returns 1: translated, 0: fault with *error, -1: an entry changed meanwhile, try
@@ -234,13 +237,14 @@ static int walk_once(struct vcpu *cpu, uint64_t va, unsigned access, struct tran
     }
     unsigned as_write = (access & (ACCESS_USER | ACCESS_IMPLICIT)) | ACCESS_WRITE;
     unsigned as_fetch = (access & ACCESS_USER) | ACCESS_EXEC;
-    *out = (struct translation){.gpa = frame | (va & (page_size - 1)),
-                                .page_size = page_size,
-                                .writable = (leaf & PTE_D) && allowed(cpu, as_write, r) &&
-                                            key_allows(cpu, as_write, r, leaf),
-                                .executable = allowed(cpu, as_fetch, r),
-                                .user = r.user,
-                                .global = (cpu->cr4 & CR4_PGE) && (leaf & PTE_G)};
+    *out =
+        (struct translation){.gpa = physmem_a20(cpu->machine->mem, frame | (va & (page_size - 1))),
+                             .page_size = page_size,
+                             .writable = (leaf & PTE_D) && allowed(cpu, as_write, r) &&
+                                         key_allows(cpu, as_write, r, leaf),
+                             .executable = allowed(cpu, as_fetch, r),
+                             .user = r.user,
+                             .global = (cpu->cr4 & CR4_PGE) && (leaf & PTE_G)};
     return 1;
 }
 
@@ -248,7 +252,7 @@ bool paging_translate(struct vcpu *cpu, uint64_t va, unsigned access, struct tra
                       uint32_t *error)
 {
     if (!(cpu->cr0 & CR0_PG)) {
-        no_paging(va, out);
+        no_paging(cpu, va, out);
         return true;
     }
     int result;

@@ -193,6 +193,12 @@ static void tell_changed(struct physmem *mem)
         mem->changed(mem->changed_opaque);
 }
 
+void physmem_set_a20(struct physmem *mem, bool open)
+{
+    if (atomic_exchange(&mem->a20_closed, open ? 0 : A20_LINE) != (open ? 0 : A20_LINE))
+        tell_changed(mem);
+}
+
 /* Sizes not zero; the ends may be at 2^64. */
 static bool ranges_meet(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
 {

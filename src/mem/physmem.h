@@ -81,7 +81,8 @@ struct physmem {
     uint64_t extra_used;
     struct physmem_region regions[REGIONS_MAX];
     unsigned region_count;
-    bool low_mapped; /* the two tables say what is below 1 MiB; else it is RAM */
+    _Atomic uint64_t a20_closed; /* A20_LINE while the gate masks it, else 0 */
+    bool low_mapped;             /* the two tables say what is below 1 MiB; else it is RAM */
     uint8_t *_Atomic low_read[LOW_MAP_END >> PAGE_SHIFT];
     uint8_t *_Atomic low_write[LOW_MAP_END >> PAGE_SHIFT];
     /* 1: written since the log was taken, 2: reported once, to be reported again. */
@@ -110,6 +111,17 @@ static inline void physmem_use(struct physmem *mem, const uint8_t *host)
     if (offset < mem->size && __builtin_expect(!mem->populated[offset / POPULATE_SIZE], 0))
         physmem_populate(mem, host);
 }
+
+#define A20_LINE UINT64_C(0x100000)
+
+/* What the processor puts on the bus for `gpa`, behind the A20 gate. Only engines ask: DMA and the
+ * walk of page tables (nobody pages with the gate closed) do not pass it. */
+static inline uint64_t physmem_a20(const struct physmem *mem, uint64_t gpa)
+{
+    return gpa & ~atomic_load_explicit(&mem->a20_closed, memory_order_relaxed);
+}
+/* Open or close the gate: a change of the map. Device lock held, or no vCPU runs. */
+void physmem_set_a20(struct physmem *mem, bool open);
 
 /* The rest of the two functions below. */
 uint8_t *physmem_host_special(const struct physmem *mem, uint64_t gpa, uint64_t len, bool write);

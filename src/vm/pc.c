@@ -90,6 +90,12 @@ static void send_msi(void *lapics, uint64_t address, uint32_t data)
     lapics_deliver(lapics, &message);
 }
 
+static void set_a20(void *mem, int pin, int level)
+{
+    (void)pin;
+    physmem_set_a20(mem, level);
+}
+
 static void quit_from_console(void *vm)
 {
     vm_end(vm, TV_EXIT_STOPPED, 0, "%s", "");
@@ -121,8 +127,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
         return tv_fail(err, "out of memory");
     struct rtc *rtc =
         rtc_create(env, isa_irq(vm, 8), m->mem->low_size, m->mem->size - m->mem->low_size);
-    struct port92 *port92 =
-        port92_create(env, (struct irq_line){0}); /* A20 is always open: nobody masks it */
+    struct port92 *port92 = port92_create(env, (struct irq_line){set_a20, m->mem, 0});
     vm->kbc = i8042_create(env, isa_irq(vm, 1), isa_irq(vm, 12),
                            (struct irq_line){port92_set_kbc_a20, port92, 0});
     vm->backdoor = backdoor_create(env);
