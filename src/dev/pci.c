@@ -132,7 +132,9 @@ static bool bar_decodes(const struct pci_device *dev, unsigned i, uint64_t *base
 }
 
 /* A BAR that the guest puts on top of another device or of RAM is not mapped: what was there first
- * answers. */
+ * answers. The local APIC's page is on no bus, and may be moved by its processor: a BAR under it is
+ * mapped, for DMA and the other processors, and the processor's own accesses stop at its APIC
+ * before they get here. */
 static void map_free_bars(struct pci_device *dev)
 {
     struct device_env *env = dev->bus->env;
