@@ -44,7 +44,8 @@ struct tv_drive {
     const char *path;                  /* NULL: an empty CD-ROM or floppy drive */
     const char *format;                /* NULL: found out */
     bool read_only;
-    bool snapshot; /* what is written is lost at the end */
+    bool snapshot;    /* what is written is lost at the end */
+    bool trust_paths; /* the image may name files in other directories as its parts */
 };
 
 /* All strings are copied. Zero everywhere is a valid configuration (128 MiB, one vCPU, auto, no

@@ -200,6 +200,8 @@ static bool parse_drive_option(struct tv_drive *d, const char *text)
         d->read_only = true;
     else if (strcmp(text, "snapshot") == 0)
         d->snapshot = true;
+    else if (strcmp(text, "trust-paths") == 0 && d->media == TV_DRIVE_DISK)
+        d->trust_paths = true;
     else if (strncmp(text, "format=", 7) == 0)
         d->format = text + 7;
     else if (d->media != TV_DRIVE_DISK || strncmp(text, "if=", 3) != 0)

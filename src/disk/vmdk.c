@@ -320,7 +320,7 @@ static int extent_file(struct vmdk *v, const struct vmdk_extent_line *line, stru
     if (!options->trust_paths && strchr(line->file, '/'))
         return tv_fail(err,
                        "%s: VMDK: extent %s is in another directory, which only a trusted image "
-                       "may have",
+                       "may have (--disk FILE,trust-paths)",
                        v->file.path, line->file);
     char *path = vmdk_path_beside(v->file.path, line->file);
     if (!path)

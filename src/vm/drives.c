@@ -50,6 +50,7 @@ static int open_image(struct tv_vm *vm, size_t i, struct tv_error *err)
         return 0;
     const struct disk_options options = {.read_only = d->read_only,
                                          .snapshot = d->snapshot,
+                                         .trust_paths = d->trust_paths,
                                          .format = d->format                   ? d->format
                                                    : d->media == TV_DRIVE_DISK ? NULL
                                                                                : "raw",
