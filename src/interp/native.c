@@ -539,8 +539,10 @@ static void find_masking(const struct decode *d, struct native *n, unsigned memo
         n->masking = MASK_NONE;
         return;
     }
+    /* The manual and processors have these two in a class without fault suppression, Zydis not. */
     if (no_fault_suppression(insn->meta.exception_class) ||
-        insn->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW) {
+        insn->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW ||
+        insn->mnemonic == ZYDIS_MNEMONIC_VCVTNE2PS2BF16) {
         n->masking = MASK_NONE;
         n->load = true; /* what a masked store leaves alone goes through a copy too */
         return;
