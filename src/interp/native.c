@@ -127,13 +127,17 @@ static void run_bounced(struct vcpu *cpu, const struct op *op, const struct nati
         interp_store_bytes(cpu, op, linear, at, n->size);
 }
 
-static uint64_t operand(struct vcpu *cpu, const struct op *op, const struct native *n)
+static void check_alignment(struct vcpu *cpu, const struct op *op, const struct native *n)
 {
-    /* Alignment comes before the segment's end. */
     uint64_t base = cpu->interp->mode.bits == 64 && op->seg < FS ? 0 : cpu->seg[op->seg].base;
     if (UNLIKELY((addr_offset(cpu, op) + base) & n->align) &&
         !(n->legacy && (cpu->fpu.fx.mxcsr & BIT(17))))
         interp_raise_error(cpu, op, VEC_GP, 0);
+}
+
+static uint64_t operand(struct vcpu *cpu, const struct op *op, const struct native *n)
+{
+    check_alignment(cpu, op, n); /* before the segment's end */
     /* An 80-bit operand is accessed as eight bytes and two: a fault of the first comes before the
      * end of the segment. */
     if (n->size == 10 && UNLIKELY(cpu->interp->mode.bits != 64) &&
@@ -284,6 +288,21 @@ static uint64_t active_elements(const struct vcpu *cpu, const struct native *n)
     return mask;
 }
 
+/* In segments, each element has an offset and meets the limit by itself. */
+static bool by_offsets(const struct vcpu *cpu, const struct op *op)
+{
+    return cpu->interp->mode.bits != 64 && !(op->flags & OP_FLAT && op->addr_size != 2);
+}
+
+static uint64_t element_address(struct vcpu *cpu, const struct op *op, const struct native *n,
+                                uint64_t linear, unsigned at, unsigned size)
+{
+    if (!by_offsets(cpu, op))
+        return linear + at;
+    uint64_t offset = (addr_offset(cpu, op) + at) & bytes_mask(op->addr_size);
+    return interp_linear(cpu, op, op->seg, offset, size, n->store);
+}
+
 static void run_by_elements(struct vcpu *cpu, const struct op *op, const struct native *n,
                             uint64_t linear, uint64_t active)
 {
@@ -295,15 +314,17 @@ static void run_by_elements(struct vcpu *cpu, const struct op *op, const struct 
     for (unsigned offset = 0; offset < n->size; offset += step) {
         if (!(active >> offset / n->element & 1))
             continue;
+        uint64_t address = element_address(cpu, op, n, linear, offset, step);
         if (n->store)
-            interp_probe_write(cpu, op, linear + offset, step);
+            interp_probe_write(cpu, op, address, step);
         if (n->load)
-            interp_load_bytes(cpu, op, linear + offset, at + offset, step);
+            interp_load_bytes(cpu, op, address, at + offset, step);
     }
     run(cpu, op, n, at);
     for (unsigned offset = 0; n->store && offset < n->size; offset += step)
         if (active >> offset / n->element & 1)
-            interp_store_bytes(cpu, op, linear + offset, at + offset, step);
+            interp_store_bytes(cpu, op, element_address(cpu, op, n, linear, offset, step),
+                               at + offset, step);
 }
 
 static void op_masked(struct vcpu *cpu, const struct op *op)
@@ -319,6 +340,11 @@ static void op_masked(struct vcpu *cpu, const struct op *op)
         struct bounce b;
         memset(b.bytes, 0, sizeof b.bytes);
         run(cpu, op, n, b.bytes);
+        NEXT(cpu, op);
+    }
+    if (by_offsets(cpu, op)) {
+        check_alignment(cpu, op, n);
+        run_by_elements(cpu, op, n, addr_offset(cpu, op), active);
         NEXT(cpu, op);
     }
     uint64_t linear = operand(cpu, op, n);
