@@ -8,15 +8,15 @@ import atexit
 import os
 import re
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "boot"))
+from screen_text import read_png  # noqa: E402
 MKINITRAMFS = os.path.join(HERE, "..", "..", "tools", "mkinitramfs.py")
 PASSWORD = "s3cret!"
 failures = 0
@@ -72,25 +72,6 @@ class Machine:
 def client(args, machine, *commands):
     host, port = machine.address
     return subprocess.run([args.client, host, str(port), *commands], capture_output=True, text=True, timeout=60)
-
-
-def read_png(path):
-    """Width, height and rows of a PNG of our own kind: RGB, filter "sub"."""
-    data = open(path, "rb").read()
-    width, height = struct.unpack(">II", data[16:24])
-    at, packed = 8, b""
-    while at < len(data):
-        length, kind = struct.unpack(">I4s", data[at:at + 8])
-        if kind == b"IDAT":
-            packed += data[at + 8:at + 8 + length]
-        at += 12 + length
-    raw, rows = zlib.decompress(packed), []
-    for y in range(height):
-        line = bytearray(raw[y * (3 * width + 1) + 1:(y + 1) * (3 * width + 1)])
-        for i in range(3, len(line)):
-            line[i] = (line[i] + line[i - 3]) & 255
-        rows.append(bytes(line))
-    return width, height, rows
 
 
 def ask(address, request, stays=False):
