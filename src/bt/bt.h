@@ -460,8 +460,11 @@ void bt_verify_print(const struct vcpu *cpu, FILE *out);
 enum { BT_OUT_INDIRECT = 1, BT_OUT_RETURN = 2 };
 
 enum { GO_RETRY = 0, GO_ON = 0, GO_DONE = 1, GO_LEAVE = 2 };
-int bt_slow(struct vcpu *cpu, struct bt_site *site);
-const void *bt_callout_end_slow(struct vcpu *cpu, struct bt_site *site);
+/* Of functions that are entered while the guest's vector registers are in the host's and that save
+ * them: the compiler uses none before. */
+#define WITH_VECTORS_LIVE __attribute__((target("general-regs-only"), noinline))
+WITH_VECTORS_LIVE int bt_slow(struct vcpu *cpu, struct bt_site *site);
+WITH_VECTORS_LIVE const void *bt_callout_end_slow(struct vcpu *cpu, struct bt_site *site);
 /* Code for vcpu.rip in whatever mode is the current one, with flags in bt.flags and in vcpu.cc;
  * NULL: the main loop has to look. */
 const void *bt_next_code(struct vcpu *cpu);

@@ -212,7 +212,7 @@ static int run_op(struct vcpu *cpu, struct bt_site *site)
     return GO_DONE;
 }
 
-static int do_callout(struct vcpu *cpu, struct bt_site *site)
+WITH_VECTORS_LIVE static int do_callout(struct vcpu *cpu, struct bt_site *site)
 {
     cpu->bt->stats.callouts += !site->straddles;
     cpu->bt->stats.by_mnemonic[site->mnemonic] += !site->straddles;
