@@ -10,9 +10,9 @@
  *
  * --distil copies the N inputs that together reach the most.
  *
- * An INPUT is a file or a directory of them. An input that takes longer than the time-out (of the
- * processor's time) is a failure as an abort or a sanitizer's report is: it is written to
- * crash-NAME.
+ * An INPUT is a file or a directory of them. Seconds are the processor's, since the machine may be
+ * busy. An input that takes longer than the time-out is a failure as an abort or a sanitizer's
+ * report is: it is written to crash-NAME.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -314,7 +314,7 @@ static const struct input *pick(void)
 static uint64_t seconds_now(void)
 {
     struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
     return (uint64_t)ts.tv_sec;
 }
 
