@@ -33,20 +33,30 @@ struct ioapic {
     uint32_t levels; /* of the pins, polarity not applied: 1 is asserted */
 };
 
+static struct apic_message message(uint64_t rte)
+{
+    return (struct apic_message){.destination = (uint32_t)(rte >> 56),
+                                 .logical = rte & RTE_LOGICAL,
+                                 .mode = rte >> RTE_MODE_SHIFT & 7,
+                                 .vector = (uint8_t)rte,
+                                 .level = rte & RTE_LEVEL,
+                                 .asserted = true};
+}
+
 static void deliver(struct ioapic *io, unsigned pin)
 {
     uint64_t *rte = &io->rte[pin];
-    bool level = *rte & RTE_LEVEL;
-    if ((*rte & RTE_MASKED) || (level && (*rte & RTE_REMOTE_IRR)))
+    const struct apic_message m = message(*rte);
+    if ((*rte & RTE_MASKED) || (m.level && (*rte & RTE_REMOTE_IRR)))
         return;
-    const struct apic_message m = {.destination = (uint32_t)(*rte >> 56),
-                                   .logical = *rte & RTE_LOGICAL,
-                                   .mode = *rte >> RTE_MODE_SHIFT & 7,
-                                   .vector = (uint8_t)*rte,
-                                   .level = level,
-                                   .asserted = true};
-    if (lapics_deliver(io->all, &m) && level)
+    if (lapics_deliver(io->all, &m) && m.level)
         *rte |= RTE_REMOTE_IRR;
+}
+
+bool ioapic_waits(struct ioapic *io, unsigned pin)
+{
+    const struct apic_message m = message(io->rte[pin]);
+    return !(io->rte[pin] & (RTE_MASKED | RTE_LEVEL)) && lapics_waits(io->all, &m);
 }
 
 void ioapic_set_irq(void *opaque, int pin, int level)

@@ -13,5 +13,8 @@ struct ioapic *ioapic_create(struct device_env *env, struct lapics *all);
 /* Drive pin 0..23. `ioapic` is the struct ioapic: this is the `set` of an irq_line. Device lock
  * held. */
 void ioapic_set_irq(void *ioapic, int pin, int level);
+/* Has an interrupt of the edge-triggered `pin` not been taken yet? Where it has not, whoever was
+ * named to lapics_on_taken is called when it is. Device lock held. */
+bool ioapic_waits(struct ioapic *ioapic, unsigned pin);
 
 #endif

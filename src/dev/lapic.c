@@ -2,35 +2,27 @@
  * The local APIC.
  *
  * Who may touch what. The owner is the vCPU's thread; it alone reads and writes the registers.
- * Other threads only post: they set a bit of IRR atomically and then tell the processor. The timer
- * has a lock of its own, as its call-back and the owner both re-arm it.
+ * Other threads only post: they set a bit of IRR atomically and then tell the processor.
  *
  * No interrupt is lost: a poster sets IRR, then `intr(true)`. The owner, when it finds nothing
  * deliverable, says `intr(false)` and only then looks at IRR once more. All of these are
  * sequentially consistent, so either the poster's "true" comes after the owner's "false", or the
  * owner's second look sees the bit.
- *
- * The timer counts at LAPIC_HZ, which CPUID's timing leaf tells guests.
  */
-#include "dev/lapic.h"
-
 #include <stdlib.h>
 #include <string.h>
 
+#include "dev/lapic_internal.h"
 #include "util/util.h"
 
-#define LAPIC_HZ        1000000000u /* one count, divided by one, is a nanosecond */
-#define LAPIC_VERSION   0x00050014u /* version 0x14, six LVT entries */
-#define LAPIC_BASE      0xfee00000u
+#define LAPIC_VERSION        0x00050014u /* version 0x14, six LVT entries */
+#define LAPIC_BASE           0xfee00000u
 
-#define BASE_BSP        BIT(8)
-#define BASE_X2APIC     BIT(10)
-#define BASE_ENABLE     BIT(11)
-#define SVR_ENABLE      BIT(8)
-#define LVT_MASKED      BIT(16)
-#define LVT_PENDING     BIT(12)
-#define TIMER_MODE(lvt) ((lvt) >> 17 & 3)
-enum { TIMER_ONESHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
+#define BASE_BSP             BIT(8)
+#define BASE_X2APIC          BIT(10)
+#define BASE_ENABLE          BIT(11)
+#define SVR_ENABLE           BIT(8)
+#define LVT_PENDING          BIT(12)
 #define ESR_ILLEGAL_REGISTER BIT(7)
 #define ESR_SEND_ILLEGAL     BIT(5)
 #define ESR_RECEIVE_ILLEGAL  BIT(6)
@@ -59,45 +51,9 @@ enum {
     REG_DIVIDE = 0x3e0,
     REG_SELF_IPI = 0x3f0,
 };
-enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVTS };
 /* Bits of each LVT entry that can be written. */
 static const uint32_t lvt_writable[LVTS] = {0x000700ff, 0x000107ff, 0x000107ff,
                                             0x0001a7ff, 0x0001a7ff, 0x000100ff};
-
-struct lapic {
-    struct lapics *all;
-    struct device_env *env;
-    const struct lapic_cpu_ops *ops;
-    void *cpu;
-    unsigned id;
-    bool bsp;
-
-    uint64_t base;
-    uint32_t tpr, ldr, dfr, svr, esr, esr_latched;
-    uint32_t isr[8], tmr[8], irr[8];
-    uint64_t icr;
-    uint32_t lvt[LVTS];
-
-    /* Under timer_lock: */
-    pthread_mutex_t timer_lock;
-    struct timer timer;
-    uint32_t divide, initial;
-    uint64_t next_ns;      /* when the count reaches zero; TIMER_OFF: stopped */
-    uint64_t tsc_deadline; /* guest TSC; 0: disarmed */
-    int64_t tsc_offset;    /* guest TSC less time base */
-};
-
-struct lapics {
-    struct lapic *apics[256];
-    unsigned count;
-    struct device_env *env;
-    void (*eoi)(void *opaque, uint8_t vector);
-    void *eoi_opaque;
-    int (*ack)(void *opaque);
-    void *ack_opaque;
-    int extint;           /* level of the 8259's INTR, atomic */
-    unsigned last_lowest; /* lowest-priority arbitration goes round, atomic */
-};
 
 /* ---- Bits of ISR, TMR, IRR ---- */
 
@@ -154,14 +110,19 @@ static int deliverable(const struct lapic *a)
     return vector >= 0 && ((uint32_t)vector & 0xf0) > (ppr(a) & 0xf0) ? vector : -1;
 }
 
-static bool extint_pending(const struct lapic *a)
+static bool extint_wired(const struct lapic *a)
 {
-    if (!a->bsp || !__atomic_load_n(&a->all->extint, __ATOMIC_SEQ_CST))
+    if (!a->bsp)
         return false;
     if (!(a->base & BASE_ENABLE))
         return true; /* the pin is INTR itself */
     uint32_t lint0 = __atomic_load_n(&a->lvt[LVT_LINT0], __ATOMIC_RELAXED);
     return !(lint0 & LVT_MASKED) && (lint0 >> 8 & 7) == DELIVER_EXTINT;
+}
+
+static bool extint_pending(const struct lapic *a)
+{
+    return __atomic_load_n(&a->all->extint, __ATOMIC_SEQ_CST) && extint_wired(a);
 }
 
 bool lapic_has_interrupt(struct lapic *a)
@@ -178,12 +139,22 @@ static void update(struct lapic *a)
         a->ops->intr(a->cpu, true);
 }
 
+static void tell_taken(struct lapic *a, unsigned vector)
+{
+    pthread_mutex_lock(a->env->lock);
+    clear_bit(a->all->watched, vector);
+    a->all->taken(a->all->taken_opaque);
+    pthread_mutex_unlock(a->env->lock);
+}
+
 int lapic_ack(struct lapic *a)
 {
     int vector = deliverable(a);
     if (vector >= 0) {
         clear_bit(a->irr, (unsigned)vector);
         set_bit(a->isr, (unsigned)vector);
+        if (get_bit(a->all->watched, (unsigned)vector))
+            tell_taken(a, (unsigned)vector);
     } else if (extint_pending(a)) {
         pthread_mutex_lock(a->env->lock);
         if (__atomic_load_n(&a->all->extint, __ATOMIC_SEQ_CST) && a->all->ack)
@@ -198,8 +169,7 @@ int lapic_ack(struct lapic *a)
 
 static void raise_error(struct lapic *a, uint32_t bit);
 
-/* Accept a fixed interrupt. Any thread. */
-static void post(struct lapic *a, uint8_t vector, bool level)
+void lapic_post(struct lapic *a, uint8_t vector, bool level)
 {
     if (vector < 16) {
         raise_error(a, ESR_RECEIVE_ILLEGAL);
@@ -220,7 +190,7 @@ static void raise_error(struct lapic *a, uint32_t bit)
     __atomic_fetch_or(&a->esr_latched, bit, __ATOMIC_SEQ_CST);
     uint32_t lvt = a->lvt[LVT_ERROR];
     if (!(lvt & LVT_MASKED) && (lvt & 0xff) >= 16)
-        post(a, (uint8_t)lvt, false);
+        lapic_post(a, (uint8_t)lvt, false);
 }
 
 static void accept_message(struct lapic *a, const struct apic_message *m)
@@ -228,7 +198,7 @@ static void accept_message(struct lapic *a, const struct apic_message *m)
     switch (m->mode) {
     case DELIVER_FIXED:
     case DELIVER_LOWEST:
-        post(a, m->vector, m->level);
+        lapic_post(a, m->vector, m->level);
         break;
     case DELIVER_SMI:
         a->ops->smi(a->cpu);
@@ -287,6 +257,21 @@ bool lapics_deliver(struct lapics *all, const struct apic_message *m)
     return taken;
 }
 
+bool lapics_waits(struct lapics *all, const struct apic_message *m)
+{
+    if (m->mode != DELIVER_FIXED && m->mode != DELIVER_LOWEST)
+        return false;
+    /* First the wish to hear of it, then the look: whichever thread comes second sees the other. */
+    set_bit(all->watched, m->vector);
+    for (unsigned n = 0; n < all->count; n++) {
+        const struct lapic *a = all->apics[n];
+        if (matches(a, m) && enabled(a) && get_bit(a->irr, m->vector))
+            return true;
+    }
+    clear_bit(all->watched, m->vector);
+    return false;
+}
+
 static void send_icr(struct lapic *a)
 {
     uint32_t low = (uint32_t)a->icr;
@@ -331,86 +316,6 @@ static void write_eoi(struct lapic *a)
     update(a);
 }
 
-/* ---- Timer ---- */
-
-static uint64_t divisor(const struct lapic *a)
-{
-    unsigned code = (a->divide & 3) | (a->divide >> 1 & 4);
-    return code == 7 ? 1 : UINT64_C(2) << code;
-}
-
-static uint64_t period_ns(const struct lapic *a)
-{
-    return a->initial * divisor(a);
-}
-
-/* Under timer_lock. */
-static void start_count(struct lapic *a)
-{
-    bool counts = TIMER_MODE(a->lvt[LVT_TIMER]) != TIMER_TSC_DEADLINE && a->initial;
-    a->next_ns = counts ? vclock_ns(a->env->clock) + period_ns(a) : TIMER_OFF;
-    timer_set(&a->timer, a->next_ns);
-}
-
-static void start_deadline(struct lapic *a)
-{
-    a->next_ns = TIMER_OFF;
-    if (a->tsc_deadline && TIMER_MODE(a->lvt[LVT_TIMER]) == TIMER_TSC_DEADLINE) {
-        int64_t base = (int64_t)(a->tsc_deadline - (uint64_t)a->tsc_offset);
-        a->next_ns = base <= 0 ? 0 : vclock_tsc_to_ns(a->env->clock, (uint64_t)base) + 1;
-    }
-    timer_set(&a->timer, a->next_ns);
-}
-
-/* Device lock held. */
-static void timer_fired(void *opaque)
-{
-    struct lapic *a = opaque;
-    pthread_mutex_lock(&a->timer_lock);
-    uint64_t now = vclock_ns(a->env->clock);
-    uint64_t due_at = a->next_ns;
-    bool due = due_at <= now;
-    uint32_t lvt = a->lvt[LVT_TIMER];
-    if (due) {
-        a->next_ns = TIMER_OFF;
-        a->tsc_deadline = 0;
-        if (TIMER_MODE(lvt) == TIMER_PERIODIC && a->initial) {
-            /* From the last due time, so that lateness does not add up; periods that passed while
-             * nobody looked are one interrupt, as IRR has one bit. */
-            uint64_t period = period_ns(a);
-            a->next_ns = due_at + ((now - due_at) / period + 1) * period;
-        }
-    }
-    if (a->next_ns != TIMER_OFF)
-        timer_set(&a->timer, a->next_ns);
-    pthread_mutex_unlock(&a->timer_lock);
-    if (due && !(lvt & LVT_MASKED))
-        post(a, (uint8_t)lvt, false);
-}
-
-static uint32_t current_count(struct lapic *a)
-{
-    pthread_mutex_lock(&a->timer_lock);
-    uint64_t now = vclock_ns(a->env->clock), count = 0;
-    if (TIMER_MODE(a->lvt[LVT_TIMER]) != TIMER_TSC_DEADLINE && a->next_ns != TIMER_OFF) {
-        if (a->next_ns > now)
-            count = (a->next_ns - now) / divisor(a);
-        else if (TIMER_MODE(a->lvt[LVT_TIMER]) == TIMER_PERIODIC)
-            count = (period_ns(a) - (now - a->next_ns) % period_ns(a)) / divisor(a);
-    }
-    pthread_mutex_unlock(&a->timer_lock);
-    return (uint32_t)MIN(count, a->initial);
-}
-
-void lapic_set_tsc_offset(struct lapic *a, int64_t offset)
-{
-    pthread_mutex_lock(&a->timer_lock);
-    a->tsc_offset = offset;
-    if (a->tsc_deadline)
-        start_deadline(a);
-    pthread_mutex_unlock(&a->timer_lock);
-}
-
 /* ---- Registers ---- */
 
 static void write_lvt(struct lapic *a, unsigned n, uint32_t value)
@@ -419,18 +324,7 @@ static void write_lvt(struct lapic *a, unsigned n, uint32_t value)
     if (!(a->svr & SVR_ENABLE))
         value |= LVT_MASKED;
     if (n == LVT_TIMER) {
-        pthread_mutex_lock(&a->timer_lock);
-        bool changed = TIMER_MODE(value ^ a->lvt[n]) != 0;
-        bool deadline =
-            TIMER_MODE(value) == TIMER_TSC_DEADLINE || TIMER_MODE(a->lvt[n]) == TIMER_TSC_DEADLINE;
-        a->lvt[n] = value;
-        if (changed && deadline) { /* between counting and deadline the timer is disarmed */
-            a->tsc_deadline = 0;
-            a->initial = 0;
-            a->next_ns = TIMER_OFF;
-            timer_cancel(&a->timer);
-        }
-        pthread_mutex_unlock(&a->timer_lock);
+        lapic_timer_set_lvt(a, value);
         return;
     }
     __atomic_store_n(&a->lvt[n], value, __ATOMIC_SEQ_CST);
@@ -481,7 +375,7 @@ static uint32_t read_register(struct lapic *a, uint32_t offset)
     case REG_INITIAL:
         return a->initial;
     case REG_CURRENT:
-        return current_count(a);
+        return lapic_timer_count(a);
     case REG_DIVIDE:
         return a->divide;
     case REG_EOI:
@@ -527,19 +421,10 @@ static void write_register(struct lapic *a, uint32_t offset, uint32_t value)
         a->icr = (uint32_t)a->icr | (uint64_t)(value & 0xff000000) << 32;
         break;
     case REG_INITIAL:
-        pthread_mutex_lock(&a->timer_lock);
-        if (TIMER_MODE(a->lvt[LVT_TIMER]) != TIMER_TSC_DEADLINE) {
-            a->initial = value;
-            start_count(a);
-        }
-        pthread_mutex_unlock(&a->timer_lock);
+        lapic_timer_set_initial(a, value);
         break;
     case REG_DIVIDE:
-        pthread_mutex_lock(&a->timer_lock);
-        a->divide = value & 0xb;
-        if (a->next_ns != TIMER_OFF && TIMER_MODE(a->lvt[LVT_TIMER]) != TIMER_TSC_DEADLINE)
-            start_count(a);
-        pthread_mutex_unlock(&a->timer_lock);
+        lapic_timer_set_divide(a, value & 0xb);
         break;
     case REG_ID: /* read-only, as on all processors since the P6 */
     case REG_CURRENT:
@@ -636,12 +521,7 @@ bool lapic_msr_read(struct lapic *a, uint32_t index, uint64_t *value)
 bool lapic_msr_write(struct lapic *a, uint32_t index, uint64_t value)
 {
     if (index == MSR_DEADLINE) {
-        pthread_mutex_lock(&a->timer_lock);
-        if (TIMER_MODE(a->lvt[LVT_TIMER]) == TIMER_TSC_DEADLINE) {
-            a->tsc_deadline = value;
-            start_deadline(a);
-        }
-        pthread_mutex_unlock(&a->timer_lock);
+        lapic_timer_set_deadline(a, value);
         return true;
     }
     uint32_t offset = (index - 0x800) * 16;
@@ -653,7 +533,7 @@ bool lapic_msr_write(struct lapic *a, uint32_t index, uint64_t value)
         a->icr = value & ~(uint64_t)LVT_PENDING;
         send_icr(a);
     } else if (offset == REG_SELF_IPI) {
-        post(a, (uint8_t)value, false);
+        lapic_post(a, (uint8_t)value, false);
     } else {
         write_register(a, offset, (uint32_t)value);
     }
@@ -775,8 +655,7 @@ struct lapic *lapic_create(struct lapics *all, struct device_env *env, unsigned 
     a->cpu = cpu;
     a->id = id;
     a->bsp = bsp;
-    pthread_mutex_init(&a->timer_lock, NULL);
-    timer_init(&a->timer, env->timers, timer_fired, a);
+    lapic_timer_init(a);
     all->apics[all->count++] = a;
     device_register(env, &table, a, destroy);
     return a;
@@ -794,6 +673,17 @@ void lapics_on_eoi(struct lapics *all, void (*eoi)(void *opaque, uint8_t vector)
 {
     all->eoi = eoi;
     all->eoi_opaque = opaque;
+}
+
+void lapics_on_taken(struct lapics *all, void (*taken)(void *opaque), void *opaque)
+{
+    all->taken = taken;
+    all->taken_opaque = opaque;
+}
+
+bool lapics_extint_wired(const struct lapics *all)
+{
+    return all->count && extint_wired(all->apics[0]);
 }
 
 void lapics_set_extint(struct lapics *all, int level)

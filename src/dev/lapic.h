@@ -54,6 +54,12 @@ void lapic_init_reset(struct lapic *apic);
 bool lapics_deliver(struct lapics *all, const struct apic_message *message);
 /* Who hears EOIs of level-triggered vectors (the IO-APIC). */
 void lapics_on_eoi(struct lapics *all, void (*eoi)(void *opaque, uint8_t vector), void *opaque);
+/* Has a processor that an edge-triggered fixed message names not taken one with its vector that it
+ * got before? Where one has not, `taken` is called when it does. Device lock held for both. */
+bool lapics_waits(struct lapics *all, const struct apic_message *message);
+void lapics_on_taken(struct lapics *all, void (*taken)(void *opaque), void *opaque);
+/* Would the bootstrap processor take what the 8259 asks for, interrupts being enabled? */
+bool lapics_extint_wired(const struct lapics *all);
 /* The 8259's INTR output, wired to LINT0 of the bootstrap processor (virtual wire mode), and how a
  * vCPU acknowledges it (returns the vector). Device lock held for set; taken by the acknowledge. */
 void lapics_set_extint(struct lapics *all, int level);

@@ -45,6 +45,8 @@ struct i8259 {
 struct pic {
     struct device_env *env;
     struct irq_line output;
+    void (*taken)(void *opaque, unsigned irq); /* may be NULL */
+    void *taken_opaque;
     struct i8259 chip[2];
     struct pic_ref {
         struct pic *pic;
@@ -144,7 +146,21 @@ int pic_ack(void *opaque)
         vector = master->base + 7; /* spurious: nothing goes in service */
     }
     update(pic);
+    if (ir >= 0 && ir != CASCADE_IR && pic->taken)
+        pic->taken(pic->taken_opaque, (unsigned)ir);
     return vector;
+}
+
+bool pic_waits(const struct pic *pic, unsigned irq)
+{
+    const struct i8259 *c = &pic->chip[irq >> 3];
+    return c->irr & ~c->imr & BIT(irq & 7);
+}
+
+void pic_on_ack(struct pic *pic, void (*taken)(void *opaque, unsigned irq), void *opaque)
+{
+    pic->taken = taken;
+    pic->taken_opaque = opaque;
 }
 
 static void write_icw1(struct i8259 *c, uint8_t value)

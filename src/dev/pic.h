@@ -14,5 +14,9 @@ void pic_set_irq(void *pic, int irq, int level);
 /* Interrupt acknowledge cycle: returns the vector. Without a request it is the spurious vector of
  * IRQ 7. `pic` is the struct pic. Device lock held. */
 int pic_ack(void *pic);
+/* Does `irq` ask for service, or would but for a better one, since it has not been acknowledged? */
+bool pic_waits(const struct pic *pic, unsigned irq);
+/* Who hears of each interrupt of the master's that was acknowledged. Device lock held. */
+void pic_on_ack(struct pic *pic, void (*taken)(void *opaque, unsigned irq), void *opaque);
 
 #endif

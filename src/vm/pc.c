@@ -46,6 +46,24 @@ static struct irq_line isa_irq(struct tv_vm *vm, int irq)
     return (struct irq_line){set_isa_irq, vm, irq};
 }
 
+static bool tick_waits(void *opaque)
+{
+    struct tv_vm *vm = opaque;
+    return ioapic_waits(vm->ioapic, 2) || (pic_waits(vm->pic, 0) && lapics_extint_wired(vm->lapics));
+}
+
+static void tick_taken(void *opaque)
+{
+    struct tv_vm *vm = opaque;
+    pit_tick_taken(vm->pit);
+}
+
+static void isa_irq_taken(void *opaque, unsigned irq)
+{
+    if (irq == 0)
+        tick_taken(opaque);
+}
+
 static void set_extint(void *opaque, int pin, int level)
 {
     (void)pin;
@@ -122,6 +140,9 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     lapics_on_extint_ack(vm->lapics, pic_ack, vm->pic);
 
     vm->pit = pit_create(env, isa_irq(vm, 0));
+    pit_on_tick(vm->pit, tick_waits, vm);
+    lapics_on_taken(vm->lapics, tick_taken, vm);
+    pic_on_ack(vm->pic, isa_irq_taken, vm);
     vm->dma = dma8237_create(env);
     if (!vm->dma)
         return tv_fail(err, "out of memory");

@@ -263,6 +263,39 @@ static void test_ioapic(void)
     fake_machine_end(&m);
 }
 
+static unsigned told;
+static void on_taken(void *opaque)
+{
+    (void)opaque;
+    told++;
+}
+
+static void test_waiting(void)
+{
+    setup();
+    lapics_on_taken(all, on_taken, NULL);
+    io_write(0x10 + 2 * 2, 0x44);
+    CHECK(!ioapic_waits(io, 2));
+    ioapic_set_irq(io, 2, 1);
+    CHECK(lapic_ack(apic[0]) == 0x44);
+    CHECK(told == 0); /* nobody asked */
+    write(0xb0, 0);
+    ioapic_set_irq(io, 2, 0);
+    ioapic_set_irq(io, 2, 1);
+    CHECK(ioapic_waits(io, 2));
+    CHECK(lapic_ack(apic[0]) == 0x44);
+    CHECK(told == 1);
+    CHECK(!ioapic_waits(io, 2));
+    write(0xb0, 0);
+    ioapic_set_irq(io, 2, 0);
+    ioapic_set_irq(io, 2, 1);
+    io_write(0x10 + 2 * 2, 0x10044); /* masked: it is nobody's any more */
+    CHECK(!ioapic_waits(io, 2));
+    CHECK(lapic_ack(apic[0]) == 0x44);
+    CHECK(told == 1);
+    fake_machine_end(&m);
+}
+
 int main(void)
 {
     test_priorities();
@@ -273,5 +306,6 @@ int main(void)
     test_x2apic();
     test_extint();
     test_ioapic();
+    test_waiting();
     return check_result();
 }

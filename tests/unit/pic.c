@@ -173,6 +173,32 @@ static void test_poll(void)
     fake_machine_end(&m);
 }
 
+static unsigned taken;
+static void on_ack(void *opaque, unsigned irq)
+{
+    (void)opaque;
+    taken = taken * 10 + irq;
+}
+
+static void test_waiting(void)
+{
+    setup(0);
+    pic_on_ack(pic, on_ack, NULL);
+    CHECK(!pic_waits(pic, 1));
+    pulse(3);
+    pulse(1);
+    CHECK(pic_waits(pic, 1) && pic_waits(pic, 3));
+    pic_ack(pic);
+    CHECK(!pic_waits(pic, 1) && pic_waits(pic, 3) && taken == 1);
+    out8(&m, 0x20, 0x20);
+    pic_ack(pic);
+    CHECK(!pic_waits(pic, 3) && taken == 13);
+    pulse(4);
+    out8(&m, 0x21, 0x10);
+    CHECK(!pic_waits(pic, 4));
+    fake_machine_end(&m);
+}
+
 int main(void)
 {
     test_priorities();
@@ -181,5 +207,6 @@ int main(void)
     test_level();
     test_rotation();
     test_poll();
+    test_waiting();
     return check_result();
 }

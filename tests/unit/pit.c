@@ -6,11 +6,13 @@
 static struct fake_machine m;
 static struct probe irq0;
 
+static struct pit *pit;
+
 static void setup(void)
 {
     fake_machine_init(&m);
     irq0 = (struct probe){0};
-    pit_create(&m.env, fake_line(&irq0));
+    pit = pit_create(&m.env, fake_line(&irq0));
 }
 
 /* Let exactly `ticks` of the counter's clock pass since `base`. */
@@ -80,6 +82,51 @@ static void test_catch_up(void)
     irq0.rises = 0;
     fake_advance(&m, 1000000000);
     CHECK(irq0.rises <= 20100);
+    fake_machine_end(&m);
+}
+
+static bool waits;
+static bool tick_waits(void *opaque)
+{
+    (void)opaque;
+    return waits;
+}
+
+static void test_waiting(void)
+{
+    setup();
+    pit_on_tick(pit, tick_waits, NULL);
+    program(0, 2, 11932, 0);
+    irq0.rises = 0;
+    fake_advance(&m, 10100000);
+    CHECK(irq0.rises == 1);
+    waits = true; /* the processor does not get to it for five ticks */
+    fake_advance(&m, 50000000);
+    CHECK(irq0.rises == 1);
+    waits = false;
+    for (int i = 0; i < 7; i++)
+        pit_tick_taken(pit);
+    CHECK(irq0.rises == 6);
+    fake_advance(&m, 10000000);
+    CHECK(irq0.rises == 7);
+
+    /* A processor that never takes it: what is owed has a limit. */
+    waits = true;
+    fake_advance(&m, 10000000000);
+    waits = false;
+    irq0.rises = 0;
+    for (int i = 0; i < 1000; i++)
+        pit_tick_taken(pit);
+    CHECK(irq0.rises == 64);
+    /* No storm of a fast counter's. */
+    program(0, 2, 2, 0);
+    waits = true;
+    fake_advance(&m, 10000000);
+    irq0.rises = 0;
+    for (int i = 0; i < 1000; i++)
+        pit_tick_taken(pit);
+    CHECK(irq0.rises == 0);
+    waits = false;
     fake_machine_end(&m);
 }
 
@@ -215,7 +262,7 @@ static void on_tone(void *opaque, unsigned hz)
 static void test_speaker(void)
 {
     fake_machine_init(&m);
-    struct pit *pit = pit_create(&m.env, (struct irq_line){0});
+    pit = pit_create(&m.env, (struct irq_line){0});
     pit_on_tone(pit, on_tone, NULL);
     out8(&m, 0x43, 0xb6);
     out8(&m, 0x42, 1193 & 255);
@@ -236,6 +283,7 @@ int main(void)
     test_speaker();
     test_rate();
     test_catch_up();
+    test_waiting();
     test_one_shot();
     test_counting();
     test_access();
