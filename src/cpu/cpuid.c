@@ -432,7 +432,7 @@ int cpuid_build(struct cpuid_table *t, const char *model, enum cpuid_engine engi
     struct cpuid_leaf vendor = host_leaf(0, 0);
     t->vendor = vendor.ebx == signature_INTEL_ebx ? VENDOR_INTEL : VENDOR_AMD;
     t->strict = level < LEVEL_EXTRA;
-    t->phys_bits = MIN(host_leaf(0x80000008, 0).eax & 0xff, 52u);
+    t->phys_bits = MIN(host_leaf(0x80000008, 0).eax & 0xff, PHYS_BITS_MAX);
     if (t->phys_bits < 36)
         t->phys_bits = 40;
     add_identity(t, vcpus);

@@ -15,6 +15,13 @@ struct cpuid_leaf {
 
 #define CPUID_LEAVES_MAX 128
 
+/*
+ * The most address bits that a guest sees: enough for the largest RAM and the hole below 4 GiB. Not
+ * all that the processor has: some firmware maps whatever could be there, and OVMF's images of 4
+ * MiB do so in pages of 2 MiB although they plan for 1 GiB, whose tables are 512 MiB for 48 bits.
+ */
+#define PHYS_BITS_MAX    41u
+
 struct cpuid_table {
     struct cpuid_leaf leaves[CPUID_LEAVES_MAX];
     unsigned count;

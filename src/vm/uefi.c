@@ -97,18 +97,36 @@ static uint8_t *open_own(struct uefi_variables *v, const char *path, uint8_t *te
     free(template);
     uint8_t *data = read_variables(&v->file, size, err);
     if (data && *size != want) {
-        tv_fail(err, "%s: has %llu bytes, but this firmware's variables take %llu", path,
-                (unsigned long long)*size, (unsigned long long)want);
+        tv_fail(err,
+                "%s: has %llu bytes, but this firmware's variables take %llu; --bios names the "
+                "image that they belong to",
+                path, (unsigned long long)*size, (unsigned long long)want);
         free(data);
         return NULL;
     }
     return data;
 }
 
+/* Debian's images with Secure Boot wait for ever on a machine without SMM. */
+static void warn_of_secure_boot(struct tv_vm *vm, const char *name)
+{
+    static const char *const marks[] = {".secboot.", ".ms.", ".snakeoil."};
+    char line[512];
+    for (size_t i = 0; i < ARRAY_SIZE(marks); i++)
+        if (strstr(name, marks[i]) && vm->config.notify) {
+            snprintf(line, sizeof line,
+                     "%s: firmware with Secure Boot wants system management mode, which is not "
+                     "there; if nothing appears, use %s",
+                     name, UEFI_DEFAULT);
+            vm->config.notify(vm->config.notify_opaque, line);
+        }
+}
+
 int uefi_create_variables(struct tv_vm *vm, const char *code, uint64_t code_size,
                           struct tv_error *err)
 {
     const char *own = vm->config.uefi_vars, *name = strrchr(code, '/');
+    warn_of_secure_boot(vm, name ? name + 1 : code);
     if (!strstr(name ? name : code, "CODE")) {
         if (own)
             return tv_fail(err,

@@ -7,7 +7,7 @@
 #include "vm/vm.h"
 
 #define UEFI_PM_BASE 0xb000 /* where OVMF has the PIIX4's power management */
-#define UEFI_DEFAULT "/usr/share/OVMF/OVMF_CODE.fd"
+#define UEFI_DEFAULT "/usr/share/OVMF/OVMF_CODE_4M.fd"
 
 /*
  * The flash of variables, below the code image `code` of `code_size` bytes that lies below 4 GiB.

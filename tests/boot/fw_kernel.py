@@ -15,7 +15,7 @@ TEST = """echo "uefi: $([ -d /sys/firmware/efi ] && echo yes || echo no)"
 echo "words: $(grep -o last=word /proc/cmdline)"
 """
 FIRMWARE = [  # option, value, what must be there, what the guest says
-    ("--firmware", "uefi", "/usr/share/OVMF/OVMF_CODE.fd", "uefi: yes"),
+    ("--firmware", "uefi", "/usr/share/OVMF/OVMF_CODE_4M.fd", "uefi: yes"),
     ("--bios", "/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/linuxboot_dma.bin", "uefi: no"),
 ]
 

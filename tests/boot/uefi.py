@@ -13,7 +13,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MKINITRAMFS = os.path.join(HERE, "..", "..", "tools", "mkinitramfs.py")
-OVMF = "/usr/share/OVMF/OVMF_CODE.fd"
+OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 DISK_SIZE = 64 << 20
 SCRIPT = r"""@echo -off
 fs0:

@@ -84,9 +84,10 @@ static void test_mtrrs(void)
     uint64_t cap = get(MSR_MTRRCAP);
     CHECK((cap & 0xff) == 8);
     CHECK(!msr_write(cpu, MSR_MTRRCAP, cap));
+    uint64_t mask = ((BIT64(machine.cpuid.phys_bits) - 1) & ~UINT64_C(0xfffffff)) | 0x800;
     for (uint32_t i = 0; i < 2 * (cap & 0xff); i++) {
-        CHECK(msr_write(cpu, 0x200 + i, i % 2 ? UINT64_C(0xfffff0000800) : 6));
-        CHECK(get(0x200 + i) == (i % 2 ? UINT64_C(0xfffff0000800) : 6));
+        CHECK(msr_write(cpu, 0x200 + i, i % 2 ? mask : 6));
+        CHECK(get(0x200 + i) == (i % 2 ? mask : 6));
     }
     static const uint32_t fixed[] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a,
                                      0x26b, 0x26c, 0x26d, 0x26e, 0x26f};
