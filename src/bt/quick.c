@@ -186,7 +186,7 @@ static bool run(struct vcpu *cpu, const struct bt_site *site)
 const void *bt_callout_end(struct vcpu *cpu, struct bt_site *site)
 {
     struct bt *bt = cpu->bt;
-    if (site->straddles || !(bt->mode & BT_64) || bt->verify)
+    if (site->straddles || !(bt->mode & BT_64))
         return bt_callout_end_slow(cpu, site);
     cpu->cc = flags_from_ax((uint32_t)bt->flags & 0xffff);
     if (!run(cpu, site))
@@ -197,7 +197,7 @@ const void *bt_callout_end(struct vcpu *cpu, struct bt_site *site)
     bt->stats.by_mnemonic[site->mnemonic]++;
     if (!set_ring(cpu) || cpu->interp->align_check ||
         atomic_load_explicit(&cpu->attention, memory_order_relaxed) ||
-        (bt->leave_for_user && cpu->cpl == 3) || bt->log)
+        (bt->leave_for_user && cpu->cpl == 3) || bt->log || bt->verify)
         return NULL;
     const struct jump_cache_entry *e = bt_jump_cache_slot(bt, cpu->rip);
     if (e->key == bt_key_of(bt, cpu->rip))

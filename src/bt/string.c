@@ -21,8 +21,7 @@ bool bt_classify_string(const struct translation_state *t, struct insn *in)
     }
     const uint64_t others = ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS |
                             ZYDIS_ATTRIB_HAS_LOCK | ZYDIS_ATTRIB_HAS_REPNE;
-    /* For --verify both engines must stop at the same piece. */
-    if (t->bt->verify || t->bits != 64 || in->z.address_width != 64 ||
+    if (t->bits != 64 || in->z.address_width != 64 ||
         in->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
         in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
         !(in->z.attributes & ZYDIS_ATTRIB_HAS_REP) || (in->z.attributes & others))
@@ -108,10 +107,14 @@ void bt_emit_string(struct translation_state *t, struct insn *in)
     put_move(e, RCX, T0);
     put_op(e, true, 0x85, RCX, reg_operand(RCX)); /* TEST */
     uint8_t *done = put_jcc(e, CC_E);
-    put_op(e, false, 0x83, ALU_CMP, gs_operand(VCPU_AT(attention)));
-    put8(e, 0);
-    call_out(t, site, CC_NE);
-    put_target(put_jump(e), again);
+    if (t->bt->verify) { /* both engines must stop at the same piece */
+        bt_emit_leave(t, put_jump(e), in);
+    } else {
+        put_op(e, false, 0x83, ALU_CMP, gs_operand(VCPU_AT(attention)));
+        put8(e, 0);
+        call_out(t, site, CC_NE);
+        put_target(put_jump(e), again);
+    }
     put_target(done, e->at);
     t->t1_share = 0;
 }

@@ -31,7 +31,7 @@ static bool add_tail(struct translation_state *t, uint8_t *bytes, unsigned len)
 {
     struct vcpu *cpu = t->cpu;
     uint64_t next = t->rip + len;
-    if (t->bt->verify || (t->bits == 32 ? next >> 32 : !is_canonical(next)))
+    if (t->bits == 32 ? next >> 32 : !is_canonical(next))
         return false;
     t->tail = bt_page_get(cpu, next, interp_fetch_translate(cpu, next));
     if (!t->tail)
@@ -152,13 +152,18 @@ static bool loops(const struct translation_state *t)
     return false;
 }
 
+void bt_emit_leave(struct translation_state *t, uint8_t *jump, const struct insn *in)
+{
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_ATTENTION, .jump = jump, .rip = t->rip + in->offset};
+}
+
 static void emit_attention_check(struct translation_state *t, const struct insn *in)
 {
     bt_flags_clobber(t, in->live_before);
     put_op(&t->e, false, 0x83, ALU_CMP, gs_operand(VCPU_AT(attention)));
     put8(&t->e, 0);
-    t->colds[t->cold_count++] = (struct cold){
-        .kind = COLD_ATTENTION, .jump = put_jcc(&t->e, CC_NE), .rip = t->rip + in->offset};
+    bt_emit_leave(t, put_jcc(&t->e, CC_NE), in);
 }
 
 static void put_count(struct translation_state *t, int64_t at, unsigned n)

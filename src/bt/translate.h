@@ -176,5 +176,7 @@ void bt_emit_string(struct translation_state *t, struct insn *in);
 void bt_emit_push_target(struct translation_state *t, struct insn *in); /* push bt.target */
 void bt_emit_insn(struct translation_state *t, struct insn *in);
 void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target);
+/* `jump` leaves translated code before `in`. Flags are saved, or dead. */
+void bt_emit_leave(struct translation_state *t, uint8_t *jump, const struct insn *in);
 
 #endif

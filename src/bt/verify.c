@@ -5,7 +5,7 @@
  * The translated block may be left early, because of the outside world or because it changed
  * itself. Then it is compared with a rehearsal that stops at the same instruction. What cannot be
  * done twice is done by the translator alone; blocks end before such an instruction, so that all
- * others are compared.
+ * others are compared. RF is not: translated code has it clear, as nobody debugs.
  */
 #include "bt/verify.h"
 
@@ -25,6 +25,7 @@ struct part {
 struct bt_shadow {
     unsigned count, op_count;
     bool vectors; /* vector or x87 state may be touched */
+    bool strings; /* has a repeated string instruction */
     struct part *parts;
     struct op *ops;
 };
@@ -125,6 +126,7 @@ static bool add_op(struct vcpu *cpu, const struct bt_block *b, struct op *ops, s
     }
     p->length = (uint16_t)(p->length + length);
     s->vectors |= !integer_only(&z);
+    s->strings |= op->flags & OP_REP && z.meta.category == ZYDIS_CATEGORY_STRINGOP;
     if (z.mnemonic == ZYDIS_MNEMONIC_RDMSR || z.mnemonic == ZYDIS_MNEMONIC_WRMSR) {
         ops[s->op_count].imm = 0; /* where the part ends; behind it: */
         ops[s->op_count + 1].imm = (uintptr_t)op->fn;
@@ -211,6 +213,20 @@ static bool same_state(const struct vcpu *a, const struct vcpu *b, bool vectors,
 
 /* ---- Running ---- */
 
+/*
+ * The translated block left at this op. If it had done a piece of it before, that is a repeated
+ * string instruction, and as many iterations are done here.
+ */
+static void run_piece(struct vcpu *cpu, const struct op *op)
+{
+    uint64_t done = cpu->gpr[RCX] - cpu->bt->verify->acted.gpr[RCX];
+    if (!done || done > PAGE_SIZE)
+        return;
+    cpu->interp->string_limit = done;
+    cpu->rip -= op->offset; /* ops count from there */
+    op->fn(cpu, op);
+}
+
 /* Run the ops of `b`; up to the instruction at `stop`, if that is not 0. */
 static void run_ops(struct vcpu *cpu, const struct bt_block *b, const struct bt_shadow *s,
                     uint64_t stop)
@@ -220,8 +236,10 @@ static void run_ops(struct vcpu *cpu, const struct bt_block *b, const struct bt_
     for (unsigned i = 0; i < s->count; i++) {
         const struct part *p = &s->parts[i];
         struct op *ops = &s->ops[p->first];
-        if (cpu->rip != ((b->rip + p->offset) & mask) || (stop && cpu->rip == stop))
+        if (cpu->rip != ((b->rip + p->offset) & mask))
             return;
+        if (stop && cpu->rip == stop)
+            return run_piece(cpu, ops);
         uint64_t into = stop - cpu->rip;
         struct op *patched = NULL, kept;
         for (unsigned n = 0; stop && into < p->length && ops[n].fn != interp_op_leave; n++)
@@ -243,6 +261,8 @@ static void run_ops(struct vcpu *cpu, const struct bt_block *b, const struct bt_
             cpu->int_shadow &= (uint8_t)~shadow;
         if (cpu->pending_db)
             rehearsal_once(cpu);
+        if (patched && cpu->rip == stop)
+            run_piece(cpu, patched);
         if (patched || cpu->int_shadow == 2 || bt_current_mode(cpu) != mode)
             return;
     }
@@ -262,10 +282,12 @@ static int rehearse(struct vcpu *cpu, const struct bt_block *b, const struct bt_
     if (v->patched)
         *v->patched = v->kept;
     v->patched = NULL;
+    in->string_limit = 0;
     in->head.delivering = -1;
     rehearsal_undo(v->rehearsal);
     v->rehearsed_fault = in->head.fault;
     copy_state(&v->rehearsed, cpu, s->vectors);
+    v->rehearsed.rflags &= ~FLAG_RF;
     copy_state(cpu, &v->before, s->vectors);
     rehearsal_set(cpu, NULL);
     return jumped;
@@ -280,6 +302,7 @@ static int act(struct vcpu *cpu, const struct bt_block *b, struct bt_exit **exit
     if (!jumped)
         *go_on = bt_run_block(cpu, b, exit);
     memcpy(&in->head.unwind, &v->unwind, sizeof v->unwind);
+    cpu->rflags &= ~FLAG_RF;
     return jumped;
 }
 
@@ -335,18 +358,29 @@ static bool same_up_to_here(struct vcpu *cpu, struct bt_block *b)
            settle_walks(v->rehearsal);
 }
 
+/* Is an instruction that lies in two pages still the one that was translated? Else the interpreter
+ * runs what is there now. */
+static bool tail_is_there(const struct bt *bt, const struct bt_block *b)
+{
+    unsigned entry = b->tail ? (unsigned)(b->tail->linear >> PAGE_SHIFT) % PAGE_ID_ENTRIES : 0;
+    return !b->tail || bt->page_id[!!(b->mode & BT_USER)][entry] == b->tail->id;
+}
+
 bool bt_verify_block(struct vcpu *cpu, struct bt_block *b, struct bt_exit **exit)
 {
     struct bt_verify *v = cpu->bt->verify;
     const struct bt_shadow *s = shadow_of(cpu, b);
-    bool dead_flags = !(cpu->machine->bt_off & BT_OFF_FLAGS), vectors = s->vectors, go_on = true;
+    bool dead_flags = !(cpu->machine->bt_off & BT_OFF_FLAGS), vectors = s->vectors,
+         strings = s->strings, go_on = true;
     copy_state(&v->before, cpu, s->vectors);
-    int rehearsed = rehearse(cpu, b, s, 0);
+    int rehearsed = tail_is_there(cpu->bt, b) ? rehearse(cpu, b, s, 0) : REHEARSAL_ONCE;
     int acted = act(cpu, b, exit, &go_on);
     if (rehearsed == REHEARSAL_ONCE) {
         v->once++;
     } else {
         v->compared++;
+        v->strings += strings;
+        v->tails += b->tail != NULL;
         bool same = (rehearsed != 0) == (acted != 0) &&
                     same_state(cpu, &v->rehearsed, vectors, !acted || !dead_flags) &&
                     (!acted || same_fault(&cpu->interp->head.fault, &v->rehearsed_fault)) &&
@@ -392,8 +426,9 @@ void bt_verify_print(const struct vcpu *cpu, FILE *out)
 {
     const struct bt_verify *v = cpu->bt->verify;
     fprintf(out,
-            "  verify: %llu blocks compared, %llu of them left early, %llu run once only (devices, "
-            "time, flushes)\n",
+            "  verify: %llu blocks compared, %llu of them left early, %llu with repeated string "
+            "instructions, %llu in two pages; %llu run once only (devices, time, flushes)\n",
             (unsigned long long)v->compared, (unsigned long long)v->early,
+            (unsigned long long)v->strings, (unsigned long long)v->tails,
             (unsigned long long)v->once);
 }

@@ -10,7 +10,7 @@ struct bt_verify {
     struct fault rehearsed_fault;
     jmp_buf unwind;
     struct op *patched, kept; /* the op that stands for a rehearsal's end */
-    uint64_t compared, early, once;
+    uint64_t compared, early, once, strings, tails;
     bool failed;
     char message[512];
 };

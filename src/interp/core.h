@@ -148,6 +148,7 @@ struct interp {
     uint32_t decoders_ready;
 
     struct rehearsal *rehearsal; /* NULL: this is for real */
+    uint64_t string_limit;       /* iterations until a repeated string instruction leaves; 0: many */
 
     /* The translator's: after a flush. */
     void (*flushed)(struct vcpu *cpu, enum flushed what, uint64_t linear);

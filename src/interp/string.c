@@ -161,8 +161,9 @@ static void copy(void *to, const void *from, unsigned size, uint64_t count)
     }
 }
 
-/* As many iterations at once as one page allows; 0: not possible here, go by single ones. */
-static uint64_t bulk(struct string *s)
+/* As many iterations at once as one page and `limit` allow; 0: not possible here, go by single
+ * ones. */
+static uint64_t bulk(struct string *s, uint64_t limit)
 {
     struct vcpu *cpu = s->cpu;
     const struct op *op = s->op;
@@ -171,6 +172,7 @@ static uint64_t bulk(struct string *s)
         (op->aux == MOVS && !(op->flags & OP_FLAT)))
         return 0;
     uint64_t n = MIN(s->count, page_rest(s->di) / s->size);
+    n = MIN(n, limit);
     if (op->aux == MOVS)
         n = MIN(n, page_rest(s->si) / s->size);
     if (n < 4)
@@ -210,10 +212,11 @@ static void string_repeated(struct vcpu *cpu, const struct op *op)
     bool compares = op->aux == CMPS || op->aux == SCAS;
     bool while_equal = !(op->flags & OP_REPNE);
     bool stepping = cpu->interp->single || (cpu->rflags & FLAG_TF);
-    uint64_t budget = stepping ? 1 : SLICE;
+    uint64_t limit = cpu->interp->string_limit;
+    uint64_t budget = stepping ? 1 : limit ? limit : SLICE;
     bool done = !s.count;
     while (!done && budget) {
-        uint64_t n = stepping ? 0 : bulk(&s);
+        uint64_t n = stepping ? 0 : bulk(&s, limit ? budget : s.count);
         if (!n) {
             iterate(&s);
             n = 1;
