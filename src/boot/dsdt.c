@@ -119,6 +119,7 @@ static void board(struct aml *aml)
     aml_open_resources(aml);
     aml_res_io(aml, ACPI_SMI_CMD, 2);
     aml_res_io(aml, ACPI_PM_BASE, ACPI_PM_SIZE);
+    aml_res_io(aml, ACPI_SMBUS_BASE, ACPI_SMBUS_SIZE);
     aml_close_resources(aml);
     aml_close(aml);
 }

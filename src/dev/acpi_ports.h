@@ -20,6 +20,10 @@
 #define ACPI_GPE0         0x620 /* 4 bytes: GPE0_STS and GPE0_EN, 16 bits each */
 #define ACPI_GPE0_LEN     4
 
+/* The SMBus host's 16 registers. */
+#define ACPI_SMBUS_BASE   0x700
+#define ACPI_SMBUS_SIZE   0x10
+
 #define ACPI_SMI_CMD      0xb2
 #define ACPI_ENABLE       0xf1 /* value written to SMI_CMD: sets SCI_EN */
 #define ACPI_DISABLE      0xf0

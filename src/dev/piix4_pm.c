@@ -1,22 +1,28 @@
 /*
  * PIIX4 function 3: ACPI power management. Its block of I/O registers is at ACPI_PM_BASE from
  * power-up on, and moves where the guest's firmware programs PMBA. Of the block, PM1, the PM timer
- * and GPE0 are there; GPE0 is where the ACPI tables say, inside the block.
+ * and GPE0 are there; GPE0 is where the ACPI tables say, inside the block. The SMBus host, whose
+ * place and configuration are in this function's configuration space, too, is piix4_smbus.c.
  */
 #include <stdlib.h>
 
 #include "dev/piix4.h"
+#include "dev/piix4_smbus.h"
 #include "util/util.h"
 
 #define PMBA      0x40 /* base of the I/O registers */
 #define PMREGMISC 0x80 /* bit 0: the I/O registers decode */
+#define SMBBA     0x90 /* base of the SMBus host's registers, which PCI_COMMAND_IO makes decode */
+#define SMBHSTCFG 0xd2
 
-#define PM1_STS   0x00
-#define PM1_EN    0x02
-#define PM1_CNT   0x04
-#define PM_TMR    (ACPI_PM_TMR - ACPI_PM_BASE)
-#define GPE0_STS  (ACPI_GPE0 - ACPI_PM_BASE)
-#define GPE0_EN   (GPE0_STS + 2)
+enum { SMB_HST_EN = 0x01, SMB_INTRSEL = 0x0e, SMB_IRQ9 = 0x08 };
+
+#define PM1_STS  0x00
+#define PM1_EN   0x02
+#define PM1_CNT  0x04
+#define PM_TMR   (ACPI_PM_TMR - ACPI_PM_BASE)
+#define GPE0_STS (ACPI_GPE0 - ACPI_PM_BASE)
+#define GPE0_EN  (GPE0_STS + 2)
 
 enum {
     TMR_STS = 0x0001,
@@ -42,6 +48,8 @@ struct piix4_pm {
     uint16_t gpe0_sts, gpe0_en;
     uint8_t smi_command, smi_data; /* ports 0xb2 and 0xb3 */
     uint64_t seen_ticks;           /* PM timer up to which TMR_STS is right */
+    struct piix4_smbus *smbus;
+    bool smbus_irq;
     bool mapped;
     uint16_t base; /* of the I/O registers, valid while mapped */
 };
@@ -68,11 +76,21 @@ static void update(struct piix4_pm *pm)
         pm->pm1_sts |= TMR_STS;
     pm->seen_ticks = now;
     bool active = (pm->pm1_sts & pm->pm1_en & PM1_EN_BITS) || (pm->gpe0_sts & pm->gpe0_en);
-    irq_set(&pm->sci, active && (pm->pm1_cnt & SCI_EN));
+    bool smbus = pm->smbus_irq && (pm->pci.config[SMBHSTCFG] & SMB_INTRSEL) == SMB_IRQ9;
+    irq_set(&pm->sci, (active && (pm->pm1_cnt & SCI_EN)) || smbus);
     if ((pm->pm1_en & TMR_STS) && !(pm->pm1_sts & TMR_STS))
         timer_set(&pm->overflow, vclock_ticks_to_ns(((now >> 31) + 1) << 31, ACPI_PM_TMR_HZ));
     else
         timer_cancel(&pm->overflow);
+}
+
+static void set_smbus_irq(void *opaque, int pin, int level)
+{
+    struct piix4_pm *pm = opaque;
+    if (pm->smbus_irq == (level != 0))
+        return;
+    pm->smbus_irq = level;
+    update(pm);
 }
 
 static void on_overflow(void *opaque)
@@ -228,9 +246,18 @@ static void map_block(struct piix4_pm *pm)
     pm->base = base;
 }
 
+static void map_all(struct piix4_pm *pm)
+{
+    bool decodes = pm->pci.config[PCI_COMMAND] & PCI_COMMAND_IO;
+    map_block(pm);
+    piix4_smbus_configure(pm->smbus, decodes ? pci_get16(&pm->pci, SMBBA) & 0xfff0 : 0,
+                          pm->pci.config[SMBHSTCFG] & SMB_HST_EN);
+    update(pm);
+}
+
 static void config_written(struct pci_device *dev, unsigned offset, unsigned size)
 {
-    map_block(container_of(dev, struct piix4_pm, pci));
+    map_all(container_of(dev, struct piix4_pm, pci));
 }
 
 static const struct state_field fields[] = {
@@ -246,16 +273,14 @@ static void after_reset(void *opaque)
     struct piix4_pm *pm = opaque;
     pci_device_reset(&pm->pci);
     pm->seen_ticks = pm_ticks(pm);
-    map_block(pm);
-    update(pm);
+    map_all(pm);
 }
 
 static void after_load(void *opaque)
 {
     struct piix4_pm *pm = opaque;
     pci_device_loaded(&pm->pci);
-    map_block(pm);
-    update(pm);
+    map_all(pm);
 }
 
 static const struct state_table table = {
@@ -281,6 +306,11 @@ struct piix4_pm *piix4_pm_create(struct device_env *env, struct pci_bus *bus, st
     struct pci_device *dev = &pm->pci;
     pm->env = env;
     pm->sci = sci;
+    pm->smbus = piix4_smbus_create(env, (struct irq_line){set_smbus_irq, pm, 0});
+    if (!pm->smbus) {
+        free(pm);
+        return NULL;
+    }
     timer_init(&pm->overflow, env->timers, on_overflow, pm);
     pci_device_init(bus, dev, PCI_DEVFN(PIIX4_SLOT, 3), &identity);
     dev->config_written = config_written;
@@ -296,6 +326,14 @@ struct piix4_pm *piix4_pm_create(struct device_env *env, struct pci_bus *bus, st
     dev->config_reset[0x5b] = 0x02;
     dev->config_reset[PMREGMISC] = 1;
     dev->wmask[PMREGMISC] = 1;
+    dev->config_reset[SMBBA] = (ACPI_SMBUS_BASE & 0xf0) | 1;
+    dev->config_reset[SMBBA + 1] = ACPI_SMBUS_BASE >> 8;
+    dev->wmask[SMBBA] = 0xf0;
+    dev->wmask[SMBBA + 1] = 0xff;
+    dev->config_reset[SMBHSTCFG] = SMB_HST_EN | SMB_IRQ9;
+    dev->wmask[SMBHSTCFG] = SMB_HST_EN | SMB_INTRSEL;
+    /* SMBSLVC, the two shadow ports */
+    dev->wmask[SMBHSTCFG + 1] = dev->wmask[SMBHSTCFG + 2] = dev->wmask[SMBHSTCFG + 3] = 0xff;
     dev->wmask[PCI_COMMAND] |= PCI_COMMAND_IO;
     bus_add(env->pio, ACPI_SMI_CMD, 2, &smi_ops, pm, "SMI command");
     device_register(env, &table, pm, free);

@@ -70,7 +70,7 @@ static void create(struct fuzz_machine *f)
         uint16_t base, size;
     } ports[] = {{0x20, 2},  {0xa0, 2}, {0x4d0, 2},  {0x40, 4}, {0x61, 1},  {0x70, 4},
                  {0x92, 1},  {0x80, 1}, {0xe9, 1},   {0xf4, 4}, {0x505, 1}, {0xcf8, 8},
-                 {0x3f8, 8}, {0xb2, 2}, {0x600, 64}, {0x604, 2}};
+                 {0x3f8, 8}, {0xb2, 2}, {0x600, 64}, {0x604, 2}, {0x700, 16}};
     for (unsigned i = 0; i < sizeof ports / sizeof ports[0]; i++)
         fuzz_ports(f, ports[i].base, ports[i].size);
     fuzz_memory(f, 0xa0000, 0x60000);

@@ -225,6 +225,59 @@ static void test_power_management(void)
     fake_machine_end(&m);
 }
 
+static void test_smbus(void)
+{
+    enum { STS, CNT = 2, CMD, ADD, DAT0, DAT1, BLK };
+    const unsigned f = PCI_DEVFN(1, 3), at = ACPI_SMBUS_BASE;
+    setup();
+    CHECK((config(f, 0x90) & 0xffff) == (at | 1) && (config(f, 0xd0) >> 16 & 0xff) == 9);
+    CHECK(in8(&m, at + STS) == 0);
+    /* Each protocol with an address: nobody is there. */
+    for (unsigned protocol = 0; protocol < 8; protocol++) {
+        out8(&m, at + ADD, 0x50 << 1 | 1);
+        out8(&m, at + CMD, 2);
+        out8(&m, at + CNT, protocol << 2 | 0x40);
+        CHECK(in8(&m, at + STS) == (protocol == 4 || protocol > 5 ? 0x10 : 0x04));
+        CHECK(in8(&m, at + CNT) == protocol << 2);
+        CHECK(!sci.level);
+        out8(&m, at + STS, 0xff);
+        CHECK(in8(&m, at + STS) == 0);
+    }
+    CHECK(in8(&m, at + CMD) == 2 && in8(&m, at + ADD) == 0xa1);
+    /* The block buffer starts again where the control register is read. */
+    in8(&m, at + CNT);
+    for (unsigned i = 0; i < 40; i++)
+        out8(&m, at + BLK, i);
+    in8(&m, at + CNT);
+    CHECK(in8(&m, at + BLK) == 32 && in8(&m, at + BLK) == 33);
+    /* An interrupt, where it was asked for and as it is routed. */
+    out8(&m, at + CNT, 0x41);
+    CHECK(sci.level);
+    set_config(f, 0xd0, 0x00010000);
+    CHECK(!sci.level);
+    set_config(f, 0xd0, 0x00090000);
+    CHECK(sci.level);
+    out8(&m, at + STS, 0x04);
+    CHECK(!sci.level);
+    out8(&m, at + CNT, 0x42); /* killed */
+    CHECK(in8(&m, at + STS) == 0x10 && !sci.level);
+    out8(&m, at + STS, 0x10);
+    /* Off, somewhere else, gone. */
+    set_config(f, 0xd0, 0);
+    out8(&m, at + CNT, 0x40);
+    CHECK(in8(&m, at + STS) == 0);
+    set_config(f, 0x90, 0xb100);
+    CHECK(in8(&m, at + CMD) == 0xff && in8(&m, 0xb100 + CMD) == 2);
+    set_config(f, 0x90, ACPI_PM_BASE); /* that is taken */
+    CHECK(in8(&m, 0xb100 + CMD) == 0xff);
+    set_config(f, 0x90, 0xb100);
+    set_config(f, 4, 0);
+    CHECK(in8(&m, 0xb100 + CMD) == 0xff && in32(ACPI_PM_TMR) != 0xffffffff);
+    devices_reset(&m.env);
+    CHECK(in8(&m, at + CMD) == 0);
+    fake_machine_end(&m);
+}
+
 static void test_odd_ports(void)
 {
     setup();
@@ -268,6 +321,7 @@ int main(void)
     test_bars();
     test_interrupts();
     test_power_management();
+    test_smbus();
     test_odd_ports();
     return check_result();
 }
