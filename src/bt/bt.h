@@ -265,6 +265,7 @@ struct bt {
     uint64_t segment_code;
     uint8_t *data;
     uint64_t segment_data;
+    uint64_t code_asked, data_asked; /* up to where the host was asked for memory: offsets */
     unsigned segment; /* being filled */
     unsigned segment_count;
     struct bt_segment segments[SEGMENTS_MAX];

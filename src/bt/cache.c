@@ -13,6 +13,7 @@
 #include "bt/bt.h"
 #include "bt/emit.h"
 #include "bt/perf_map.h"
+#include "mem/populate.h"
 #include "util/error.h"
 
 #define SEGMENT_MIN (UINT64_C(64) << 10) /* more than any block needs */
@@ -58,6 +59,7 @@ static void free_pages(struct bt *bt)
 
 void bt_cache_free(struct bt *bt)
 {
+    populator_wait(bt->cpu->machine->mem->populator);
     uint64_t length = bt->segment_code * bt->segment_count;
     unmap(bt->write, length);
     unmap(bt->exec, length);
@@ -289,6 +291,35 @@ void bt_forget_pages(struct vcpu *cpu)
     free_pages(cpu->bt);
 }
 
+/* The host allocates memory for both areas while others are being filled. They are used from front
+ * to end the first time. */
+#define AHEAD       (UINT64_C(256) << 10)
+#define AHEAD_PIECE (UINT64_C(128) << 10)
+
+static bool ask_ahead(const struct bt *bt, uint64_t used, uint64_t *asked, uint64_t *from,
+                      uint64_t *size)
+{
+    uint64_t length = bt->segment_code * bt->segment_count;
+    if (LIKELY(used + AHEAD <= *asked || *asked == length))
+        return false;
+    *from = MAX(used & PAGE_MASK, *asked);
+    *asked = MIN((used & PAGE_MASK) + AHEAD + AHEAD_PIECE, length);
+    *size = *asked - *from;
+    return true;
+}
+
+static void populate(struct bt *bt, const struct bt_segment *s)
+{
+    struct populator *p = bt->cpu->machine->mem->populator;
+    uint64_t from, size, n = bt->segment;
+    if (ask_ahead(bt, n * bt->segment_code + s->code_used, &bt->code_asked, &from, &size)) {
+        populator_ask(p, bt->write + from, size, false);
+        populator_ask(p, bt->exec + from, size, true);
+    }
+    if (ask_ahead(bt, n * bt->segment_data + s->data_used, &bt->data_asked, &from, &size))
+        populator_ask(p, bt->data + from, size, false);
+}
+
 uint8_t *bt_cache_reserve(struct vcpu *cpu, uint64_t code, uint64_t data)
 {
     struct bt *bt = cpu->bt;
@@ -298,6 +329,7 @@ uint8_t *bt_cache_reserve(struct vcpu *cpu, uint64_t code, uint64_t data)
         empty_segment(cpu, bt->segment);
         s = &bt->segments[bt->segment];
     }
+    populate(bt, s);
     return bt->write + bt->segment * bt->segment_code + s->code_used;
 }
 

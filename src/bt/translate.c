@@ -50,7 +50,6 @@ static void decode(struct translation_state *t, uint8_t *bytes, unsigned len)
     unsigned max = t->cpu->machine->bt_off & BT_OFF_BLOCKS ? 1 : BLOCK_INSNS;
     while (t->count < max) {
         struct insn *in = &t->insns[t->count];
-        memset(in, 0, offsetof(struct insn, o));
         memset((char *)in + offsetof(struct insn, bytes), 0,
                sizeof *in - offsetof(struct insn, bytes));
         enum decoded got = interp_decode_only(t->cpu, bytes + offset, len - offset, &in->z, in->o);
@@ -71,6 +70,7 @@ static void decode(struct translation_state *t, uint8_t *bytes, unsigned len)
         in->offset = (uint16_t)offset;
         in->straddles = got == DECODED_SHORT;
         if (got != DECODED) {
+            memset(&in->z, 0, sizeof in->z);
             in->kind = INSN_CALLOUT;
             in->z.length = (uint8_t)MIN(len - offset, ZYDIS_MAX_INSTRUCTION_LENGTH);
             in->reads = FLAGS_ARITH;

@@ -2,8 +2,8 @@
  * MOVS STOS LODS CMPS SCAS with their repeat prefixes.
  *
  * A repeated instruction goes on for a slice of iterations and then, if it is not done, leaves RIP
- * on itself and returns to the main loop, which looks at interrupts. Forward MOVS and STOS work on
- * whole runs of RAM within a page where nobody watches the page.
+ * on itself and returns to the main loop, which looks at interrupts. MOVS and STOS work on whole
+ * runs of RAM within a page where nobody watches the page.
  */
 #include "interp/core.h"
 
@@ -120,44 +120,56 @@ static struct string start(struct vcpu *cpu, const struct op *op)
     };
 }
 
-/* Bytes from `linear` to the end of its page. */
-static uint64_t page_rest(uint64_t linear)
+/* Elements from the one at `linear` to its page's end, or `down` to its start. */
+static uint64_t in_page(uint64_t linear, unsigned size, bool down)
 {
-    return PAGE_SIZE - (linear & ~PAGE_MASK);
+    uint64_t offset = linear & ~PAGE_MASK;
+    if (!down)
+        return (PAGE_SIZE - offset) / size;
+    return offset + size <= PAGE_SIZE ? offset / size + 1 : 0;
 }
 
-static void fill(void *host, uint64_t value, unsigned size, uint64_t count)
+/* The host's instruction, downwards or not; the host's own code expects DF clear. */
+#define REPEATED(insn, ...)                                                                        \
+    do {                                                                                           \
+        if (down)                                                                                  \
+            __asm__ volatile("std; rep " insn "; cld" __VA_ARGS__ : "memory", "cc");               \
+        else                                                                                       \
+            __asm__ volatile("rep " insn __VA_ARGS__ : "memory");                                  \
+    } while (0)
+
+static void fill(void *host, uint64_t value, unsigned size, uint64_t count, bool down)
 {
     switch (size) {
     case 1:
-        __asm__ volatile("rep stosb" : "+D"(host), "+c"(count) : "a"(value) : "memory");
+        REPEATED("stosb", : "+D"(host), "+c"(count) : "a"(value));
         break;
     case 2:
-        __asm__ volatile("rep stosw" : "+D"(host), "+c"(count) : "a"(value) : "memory");
+        REPEATED("stosw", : "+D"(host), "+c"(count) : "a"(value));
         break;
     case 4:
-        __asm__ volatile("rep stosl" : "+D"(host), "+c"(count) : "a"(value) : "memory");
+        REPEATED("stosl", : "+D"(host), "+c"(count) : "a"(value));
         break;
     default:
-        __asm__ volatile("rep stosq" : "+D"(host), "+c"(count) : "a"(value) : "memory");
+        REPEATED("stosq", : "+D"(host), "+c"(count) : "a"(value));
     }
 }
 
-static void copy(void *to, const void *from, unsigned size, uint64_t count)
+static void copy(void *to, const void *from, unsigned size, uint64_t count, bool down)
 {
     /* Element by element in order, as the guest's own: overlap must smear alike. */
     switch (size) {
     case 1:
-        __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
+        REPEATED("movsb", : "+D"(to), "+S"(from), "+c"(count) :);
         break;
     case 2:
-        __asm__ volatile("rep movsw" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
+        REPEATED("movsw", : "+D"(to), "+S"(from), "+c"(count) :);
         break;
     case 4:
-        __asm__ volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
+        REPEATED("movsl", : "+D"(to), "+S"(from), "+c"(count) :);
         break;
     default:
-        __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
+        REPEATED("movsq", : "+D"(to), "+S"(from), "+c"(count) :);
     }
 }
 
@@ -167,33 +179,36 @@ static uint64_t bulk(struct string *s, uint64_t limit)
 {
     struct vcpu *cpu = s->cpu;
     const struct op *op = s->op;
-    if (s->step < 0 || (op->aux != MOVS && op->aux != STOS) || op->addr_size == 2 ||
-        !cpu->interp->flat || cpu->interp->watching || cpu->interp->align_check ||
+    if ((op->aux != MOVS && op->aux != STOS) || op->addr_size == 2 || !cpu->interp->flat ||
+        cpu->interp->watching || cpu->interp->align_check ||
         (op->aux == MOVS && !(op->flags & OP_FLAT)))
         return 0;
-    uint64_t n = MIN(s->count, page_rest(s->di) / s->size);
+    bool down = s->step < 0;
+    uint64_t n = MIN(s->count, in_page(s->di, s->size, down));
     n = MIN(n, limit);
     if (op->aux == MOVS)
-        n = MIN(n, page_rest(s->si) / s->size);
+        n = MIN(n, in_page(s->si, s->size, down));
     if (n < 4)
         return 0;
     const void *from = NULL;
     if (op->aux == MOVS && !(from = interp_host(cpu, op, s->si, s->size, false)))
         return 0;
-    void *to = interp_host(cpu, op, s->di, s->size, true);
+    uint8_t *to = interp_host(cpu, op, s->di, s->size, true);
     if (!to)
         return 0;
     if (UNLIKELY(cpu->interp->rehearsal))
-        rehearsal_note(cpu, to, (uint32_t)(n * s->size));
+        rehearsal_note(cpu, to - (down ? (n - 1) * s->size : 0), (uint32_t)(n * s->size));
     if (op->aux == MOVS)
-        copy(to, from, s->size, n);
+        copy(to, from, s->size, n, down);
     else
-        fill(to, cpu->gpr[RAX], s->size, n);
+        fill(to, cpu->gpr[RAX], s->size, n, down);
+    if (down)
+        to -= (n - 1) * s->size;
     /* The page may have become one with code (of another vCPU's) since interp_host() looked. */
     if (!cpu->interp->rehearsal && UNLIKELY(physmem_page_flagged(cpu->machine->mem, to)))
         interp_written(cpu, op, to, (unsigned)(n * s->size));
-    s->si = (s->si + n * s->size) & s->mask;
-    s->di = (s->di + n * s->size) & s->mask;
+    s->si = (s->si + n * (uint64_t)s->step) & s->mask;
+    s->di = (s->di + n * (uint64_t)s->step) & s->mask;
     return n;
 }
 

@@ -11,14 +11,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "mem/populate.h"
 #include "util/error.h"
 #include "util/util.h"
 
 enum dirty_state { PAGE_WRITTEN = 1, PAGE_ECHO = 2 };
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 static void *reserve_zeroed(uint64_t size)
 {
@@ -54,10 +51,12 @@ struct physmem *physmem_create(uint64_t size, bool smp, struct tv_error *err)
     }
     mem->ram = ram;
     mem->page_flags = reserve_zeroed(total >> PAGE_SHIFT);
-    mem->populated = reserve_zeroed(size / POPULATE_SIZE + 1);
+    mem->populated = reserve_zeroed(size / POPULATE_SIZE + 2);
     mem->page_dirty = reserve_zeroed(total >> PAGE_SHIFT);
     mem->page_gen = reserve_zeroed((total >> PAGE_SHIFT) * sizeof *mem->page_gen);
-    if (!mem->page_flags || !mem->populated || !mem->page_gen || !mem->page_dirty) {
+    mem->populator = populator_create();
+    if (!mem->page_flags || !mem->populated || !mem->page_gen || !mem->page_dirty ||
+        !mem->populator) {
         tv_fail_errno(err, errno, "cannot allocate page tables for guest RAM");
         goto fail;
     }
@@ -74,12 +73,28 @@ fail:
     return NULL;
 }
 
+static void populate_ahead(struct physmem *mem, uint64_t piece)
+{
+    uint64_t start = piece * POPULATE_SIZE;
+    uint8_t not_yet = NOT_POPULATED;
+    if (start < mem->size &&
+        atomic_compare_exchange_strong(&mem->populated[piece], &not_yet, POPULATED_AHEAD))
+        populator_ask(mem->populator, mem->ram + start, MIN(POPULATE_SIZE, mem->size - start),
+                      false);
+}
+
 void physmem_populate(struct physmem *mem, const uint8_t *host)
 {
     uint64_t piece = (uint64_t)(host - mem->ram) / POPULATE_SIZE, start = piece * POPULATE_SIZE;
-    atomic_store_explicit(&mem->populated[piece], 1, memory_order_relaxed);
+    uint8_t was =
+        atomic_exchange_explicit(&mem->populated[piece], PIECE_USED, memory_order_relaxed);
+    if (piece && mem->populated[piece - 1] == PIECE_USED)
+        populate_ahead(mem, piece + 1);
+    else if (mem->populated[piece + 1] == PIECE_USED && piece)
+        populate_ahead(mem, piece - 1);
     /* Where the host cannot or does not want to, pages come one by one. */
-    madvise(mem->ram + start, MIN(POPULATE_SIZE, mem->size - start), MADV_POPULATE_WRITE);
+    if (was == NOT_POPULATED)
+        madvise(mem->ram + start, MIN(POPULATE_SIZE, mem->size - start), MADV_POPULATE_WRITE);
 }
 
 void physmem_destroy(struct physmem *mem)
@@ -87,6 +102,7 @@ void physmem_destroy(struct physmem *mem)
     if (!mem)
         return;
     uint64_t total = mem->size + EXTRA_MAX;
+    populator_destroy(mem->populator);
     if (mem->ram)
         munmap(mem->ram, total);
     if (mem->page_flags)
@@ -94,7 +110,7 @@ void physmem_destroy(struct physmem *mem)
     if (mem->page_dirty)
         munmap((void *)mem->page_dirty, total >> PAGE_SHIFT);
     if (mem->populated)
-        munmap((void *)mem->populated, mem->size / POPULATE_SIZE + 1);
+        munmap((void *)mem->populated, mem->size / POPULATE_SIZE + 2);
     if (mem->page_gen)
         munmap((void *)mem->page_gen, (total >> PAGE_SHIFT) * sizeof *mem->page_gen);
     if (mem->memfd >= 0)

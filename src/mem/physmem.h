@@ -87,7 +87,8 @@ struct physmem {
     uint8_t *_Atomic low_write[LOW_MAP_END >> PAGE_SHIFT];
     /* 1: written since the log was taken, 2: reported once, to be reported again. */
     _Atomic uint8_t *page_dirty;
-    _Atomic uint8_t *populated; /* by POPULATE_SIZE of RAM */
+    _Atomic uint8_t *populated; /* by POPULATE_SIZE of RAM: enum populated */
+    struct populator *populator;
     /* The map changed: engines must forget translations and code. May be NULL. */
     void (*changed)(void *opaque);
     void *changed_opaque;
@@ -100,15 +101,18 @@ void physmem_destroy(struct physmem *mem);
 /*
  * The guest begins to use RAM around `host`: have the host allocate a whole piece at once. That is
  * cheaper than a fault for each page, and pages that are allocated together lie together, which
- * the processor's caches, indexed by physical address, are good for. Any thread.
+ * the processor's caches, indexed by physical address, are good for. The piece behind one that is
+ * used, or before it, will be next where the guest goes through memory. Any thread.
  */
 #define POPULATE_SIZE (UINT64_C(512) << 10)
+enum populated { NOT_POPULATED, PIECE_USED, POPULATED_AHEAD };
 void physmem_populate(struct physmem *mem, const uint8_t *host);
 
 static inline void physmem_use(struct physmem *mem, const uint8_t *host)
 {
     uint64_t offset = (uint64_t)(host - mem->ram);
-    if (offset < mem->size && __builtin_expect(!mem->populated[offset / POPULATE_SIZE], 0))
+    if (offset < mem->size &&
+        __builtin_expect(mem->populated[offset / POPULATE_SIZE] != PIECE_USED, 0))
         physmem_populate(mem, host);
 }
 

@@ -64,6 +64,8 @@ static void all(const char *what)
     CASE("rep movsq", 0x1000, 0x3000, 0);
     CASE("std; rep movsb", 0x1010, 0x810, 0x30);
     CASE("std; rep stosq", 0x1010, 0, 4);
+    CASE("std; rep movsq", 0x1814, 0x80c, 0x180);
+    CASE("std; rep movsw", 0x102f, 0x1031, 0x200);
     CASE("stosq", 0x40, 0, 3);
     CASE("movsl", 0x40, 0x1000, 3);
     CASE("rep stosb", 0x2ff0, 0, 0x20);
