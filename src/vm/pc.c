@@ -10,6 +10,7 @@
 #include "dev/debug_exit.h"
 #include "dev/debugcon.h"
 #include "dev/dma8237.h"
+#include "dev/guest_rpc.h"
 #include "dev/i8042.h"
 #include "dev/ioapic.h"
 #include "dev/pci.h"
@@ -153,6 +154,8 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
                            (struct irq_line){port92_set_kbc_a20, port92, 0});
     vm->backdoor = backdoor_create(env);
     vm->vmmouse = vmmouse_create(env, vm->backdoor, vm->kbc);
+    if (!guest_rpc_create(env, vm->backdoor))
+        return tv_fail(err, "out of memory");
     m->register_port = call_backdoor;
     m->register_port_opaque = vm;
     port80_create(env);

@@ -1,5 +1,6 @@
 /* The keyboard controller with keyboard and mouse, VMware's backdoor and its pointer. */
 #include "cpu/register_port.h"
+#include "dev/guest_rpc.h"
 #include "dev/i8042.h"
 #include "dev/port92.h"
 #include "dev/vmmouse.h"
@@ -18,6 +19,7 @@ static void create(struct fuzz_machine *f)
                        (struct irq_line){port92_set_kbc_a20, port92, 0});
     backdoor = backdoor_create(&f->machine.env);
     mouse = vmmouse_create(&f->machine.env, backdoor, kbc);
+    guest_rpc_create(&f->machine.env, backdoor);
     fuzz_ports(f, 0x60, 1);
     fuzz_ports(f, 0x64, 1);
 }
