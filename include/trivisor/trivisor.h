@@ -64,7 +64,9 @@ struct tv_config {
     bool uefi;        /* `bios` is UEFI firmware; NULL: Debian's OVMF */
     /* UEFI's variables: the VM's own file, made where it does not exist; NULL: gone with the VM. */
     const char *uefi_vars;
-    const char *boot; /* letters in order: a floppy, c disk, d CD-ROM, n network; or "menu"; NULL */
+    /* What the firmware boots from: words such as "cda", "disk2", "once=cdrom", "menu", separated
+     * by commas (docs/firmware.md); NULL: the disk, then the CD-ROM. */
+    const char *boot;
     enum tv_serial serial;
     const char *serial_path; /* FILE, UNIX */
     int debug_exit_port;     /* 0: none */

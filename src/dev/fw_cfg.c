@@ -16,7 +16,8 @@
 #define FILES_MAX     32
 #define NAME_SIZE     56
 #define ITEMS         (FW_CFG_FILES + FILES_MAX)
-#define ITEM_MASK     0xbfff /* bit 14 asks for writing; bit 15: items of the architecture, none here */
+#define ITEM_MASK     0xbfff /* bit 14 asks for writing; bit 15: items of the architecture, none here \
+                              */
 #define DMA_SIGNATURE UINT64_C(0x51454d5520434647)
 #define CHUNK         4096
 
@@ -176,11 +177,14 @@ bool fw_cfg_add_number(struct fw_cfg *cfg, unsigned item, uint64_t value, size_t
 
 bool fw_cfg_add_file(struct fw_cfg *cfg, const char *name, const void *data, size_t size)
 {
-    unsigned n = cfg->file_count;
+    unsigned n = 0;
+    while (n < cfg->file_count && strcmp(cfg->files[n].name, name) != 0)
+        n++;
     if (n == FILES_MAX || strlen(name) >= NAME_SIZE ||
         !fw_cfg_add(cfg, FW_CFG_FILES + n, data, size))
         return false;
-    struct directory_entry *e = &cfg->files[cfg->file_count++];
+    struct directory_entry *e = &cfg->files[n];
+    cfg->file_count = MAX(cfg->file_count, n + 1);
     e->size = htobe32((uint32_t)size);
     e->select = htobe16((uint16_t)(FW_CFG_FILES + n));
     memcpy(e->name, name, strlen(name) + 1);

@@ -29,7 +29,7 @@ struct fw_cfg *fw_cfg_create(struct device_env *env);
  * copied. False: out of memory. */
 bool fw_cfg_add(struct fw_cfg *cfg, unsigned item, const void *data, size_t size);
 bool fw_cfg_add_number(struct fw_cfg *cfg, unsigned item, uint64_t value, size_t bytes);
-/* Add a named file (at most 55 characters). Before any vCPU runs. False: no room. */
+/* Add or replace a named file (at most 55 characters). No vCPU runs. False: no room. */
 bool fw_cfg_add_file(struct fw_cfg *cfg, const char *name, const void *data, size_t size);
 
 #endif

@@ -19,6 +19,7 @@
 struct vmx {
     struct tv_config config;
     struct tv_drive drives[VMX_DRIVES_MAX];
+    char names[VMX_DRIVES_MAX][16]; /* "scsi0:1" */
     size_t drive_count;
     const char *path;
     struct vmx_file file;
@@ -188,33 +189,6 @@ static int take_machine(struct vmx *v)
     return 0;
 }
 
-/* "hdd,cdrom": to letters. */
-static int take_boot_order(struct vmx *v)
-{
-    static const struct {
-        const char *name;
-        char letter;
-    } devices[] = {{"floppy", 'a'}, {"hdd", 'c'}, {"cdrom", 'd'}, {"ethernet", 'n'}};
-    const struct vmx_entry *e = find(v, "bios.bootOrder");
-    char order[ARRAY_SIZE(devices)] = "";
-    size_t count = 0;
-    for (const char *at = e ? e->value : ""; *at;) {
-        size_t length = strcspn(at, ","), i = 0;
-        while (i < ARRAY_SIZE(devices) &&
-               (strlen(devices[i].name) != length || strncasecmp(at, devices[i].name, length) != 0))
-            i++;
-        if (i == ARRAY_SIZE(devices))
-            return bad(v, e, "want floppy, hdd, cdrom and ethernet, separated by commas");
-        if (count < sizeof order - 1 && !strchr(order, devices[i].letter))
-            order[count++] = devices[i].letter;
-        at += length;
-        at += strspn(at, ", ");
-    }
-    if (count && !(v->config.boot = keep_format(v, "%s", order)))
-        return -1;
-    return 0;
-}
-
 static int take_display(struct vmx *v)
 {
     static const char prefix[] = "RemoteDisplay.vnc";
@@ -289,10 +263,11 @@ static int take_serial(struct vmx *v)
 
 /* ---- Drives ---- */
 
-static int add_drive(struct vmx *v, const struct tv_drive *drive)
+static int add_drive(struct vmx *v, const char *name, const struct tv_drive *drive)
 {
     if (v->drive_count == VMX_DRIVES_MAX)
         return tv_fail(v->err, "%s: at most %d drives are possible", v->path, VMX_DRIVES_MAX);
+    snprintf(v->names[v->drive_count], sizeof v->names[0], "%s", name);
     v->drives[v->drive_count++] = *drive;
     return 0;
 }
@@ -316,7 +291,7 @@ static int add_cdrom(struct vmx *v, const char *device, const struct vmx_entry *
         return -1;
     if (connected && !image)
         notice(v, "%s is an empty drive: the host's CD-ROM is not supported", device);
-    return add_drive(v, &drive);
+    return add_drive(v, device, &drive);
 }
 
 static int add_disk(struct vmx *v, const char *device, const struct vmx_entry *name,
@@ -332,7 +307,7 @@ static int add_disk(struct vmx *v, const char *device, const struct vmx_entry *n
     else if (mode && !is(mode, "persistent") && !is(mode, "independent-persistent") &&
              !is(mode, "append") && !is(mode, "undoable"))
         return bad(v, mode, "want persistent, nonpersistent or independent- and one of them");
-    return get_path(v, name, &drive.path) < 0 ? -1 : add_drive(v, &drive);
+    return get_path(v, name, &drive.path) < 0 ? -1 : add_drive(v, device, &drive);
 }
 
 enum bus { BUS_IDE, BUS_SATA, BUS_SCSI };
@@ -416,7 +391,7 @@ static int take_floppies(struct vmx *v)
             return -1;
         if (connected && !is(type, "file"))
             notice(v, "floppy%d is an empty drive: the host's own is not supported", i);
-        if (add_drive(v, &drive) < 0)
+        if (add_drive(v, "floppy", &drive) < 0)
             return -1;
     }
     return 0;
@@ -434,6 +409,79 @@ static int take_network(struct vmx *v)
     return 0;
 }
 
+/* ---- Boot order ---- */
+
+#define BOOT_MAX       256
+#define BOOT_DELAY_MAX 600000 /* ms */
+
+/* "scsi0:1" to the words of a boot order: "disk2,". What is no disk of the file's is left out. */
+static void add_disk_word(const struct vmx *v, const char *name, size_t length, char *order)
+{
+    unsigned number = 0;
+    for (size_t i = 0; i < v->drive_count; i++) {
+        if (v->drives[i].media != TV_DRIVE_DISK)
+            continue;
+        number++;
+        size_t at = strlen(order);
+        if (strlen(v->names[i]) == length && strncasecmp(v->names[i], name, length) == 0)
+            snprintf(order + at, BOOT_MAX - at, "disk%u,", number);
+    }
+}
+
+static void add_disk_words(const struct vmx *v, char *order)
+{
+    const struct vmx_entry *e = find(v, "bios.hddOrder");
+    for (const char *at = e ? e->value : ""; *at; at += strspn(at, ", ")) {
+        size_t length = strcspn(at, ", ");
+        add_disk_word(v, at, length, order);
+        at += length;
+    }
+    size_t at = strlen(order);
+    snprintf(order + at, BOOT_MAX - at, "disk,");
+}
+
+/* "cdrom,hdd" to "cdrom,disk,", with disks by their number where bios.hddOrder is there. */
+static int take_boot_order(struct vmx *v)
+{
+    static const struct {
+        const char *name, *word;
+    } devices[] = {
+        {"floppy", "floppy,"}, {"hdd", NULL}, {"cdrom", "cdrom,"}, {"ethernet", "network,"}};
+    const struct vmx_entry *e = find(v, "bios.bootOrder"), *delay = find(v, "bios.bootDelay");
+    char order[BOOT_MAX] = "";
+    unsigned seen = 0;
+    bool setup;
+    for (const char *at = e ? e->value : find(v, "bios.hddOrder") ? "hdd" : ""; *at;) {
+        size_t length = strcspn(at, ","), i = 0;
+        while (i < ARRAY_SIZE(devices) &&
+               (strlen(devices[i].name) != length || strncasecmp(at, devices[i].name, length) != 0))
+            i++;
+        if (i == ARRAY_SIZE(devices))
+            return bad(v, e, "want floppy, hdd, cdrom and ethernet, separated by commas");
+        size_t end = strlen(order);
+        if (!(seen & 1u << i) && devices[i].word)
+            snprintf(order + end, BOOT_MAX - end, "%s", devices[i].word);
+        else if (!(seen & 1u << i))
+            add_disk_words(v, order);
+        seen |= 1u << i;
+        at += length;
+        at += strspn(at, ", ");
+    }
+    long ms = 0;
+    if (delay && get_number(v, delay, 0, BOOT_DELAY_MAX, &ms) < 0)
+        return -1;
+    size_t end = strlen(order);
+    if (ms)
+        snprintf(order + end, BOOT_MAX - end, "menu,wait=%ld.%03ld,", ms / 1000, ms % 1000);
+    if (get_bool(v, find(v, "bios.forceSetupOnce"), false, &setup) < 0)
+        return -1;
+    if (setup)
+        notice(v, "bios.forceSetupOnce: the BIOS has no set-up; --boot menu shows its boot menu");
+    if (*order)
+        order[strlen(order) - 1] = 0;
+    return !*order || (v->config.boot = keep_format(v, "%s", order)) ? 0 : -1;
+}
+
 /* ---- All of it ---- */
 
 struct vmx *vmx_parse(const char *path, const char *text, size_t size, struct tv_error *err)
@@ -447,9 +495,9 @@ struct vmx *vmx_parse(const char *path, const char *text, size_t size, struct tv
     v->err = err;
     v->config.serial = TV_SERIAL_STDIO;
     if (vmx_file_parse(&v->file, path, text, size, err) < 0 || take_machine(v) < 0 ||
-        take_boot_order(v) < 0 || take_display(v) < 0 || take_serial(v) < 0 ||
-        take_bus(v, BUS_SCSI) < 0 || take_bus(v, BUS_SATA) < 0 || take_bus(v, BUS_IDE) < 0 ||
-        take_floppies(v) < 0 || take_network(v) < 0) {
+        take_display(v) < 0 || take_serial(v) < 0 || take_bus(v, BUS_SCSI) < 0 ||
+        take_bus(v, BUS_SATA) < 0 || take_bus(v, BUS_IDE) < 0 || take_floppies(v) < 0 ||
+        take_network(v) < 0 || take_boot_order(v) < 0) {
         vmx_close(v);
         return NULL;
     }

@@ -13,6 +13,7 @@
 #include "dev/pci.h"
 #include "dev/rtc.h"
 #include "util/error.h"
+#include "vm/boot_order.h"
 #include "vm/fw_kernel.h"
 #include "vm/uefi.h"
 
@@ -31,7 +32,12 @@
 #define NO_SIGNATURE        1
 #define FLOPPY_1440         4
 #define EQUIPMENT_FPU_MOUSE 0x06
-#define MENU_WAIT_MS        5000
+
+struct bios {
+    struct fw_cfg *cfg;
+    struct rtc *rtc;
+    struct boot_choice choice;
+};
 
 static int read_rom(int fd, uint8_t *to, size_t size)
 {
@@ -94,15 +100,51 @@ static bool add_memory_map(struct fw_cfg *cfg, const struct physmem *mem)
     return fw_cfg_add_file(cfg, "etc/e820", map, count * sizeof map[0]);
 }
 
-/* "cda" to the BIOS's device numbers: floppy 1, hard disk 2, CD-ROM 3, network 4. */
-static void set_boot_order(struct rtc *rtc, const char *order)
+/* Kinds to the BIOS's device numbers: floppy 1, hard disk 2, CD-ROM 3, network 4. */
+static void set_boot_kinds(struct rtc *rtc, const char *order)
 {
-    static const char devices[] = "acdn";
     uint8_t nibbles[3] = {0};
     for (unsigned i = 0; i < 3 && order[i]; i++)
-        nibbles[i] = (uint8_t)(strchr(devices, order[i]) - devices + 1);
+        nibbles[i] = (uint8_t)(strchr(BOOT_KINDS, order[i]) - BOOT_KINDS + 1);
     rtc_set_cmos(rtc, CMOS_BOOT_1_2, (uint8_t)(nibbles[0] | nibbles[1] << 4));
     rtc_set_cmos(rtc, CMOS_BOOT_3, (uint8_t)(nibbles[2] << 4 | NO_SIGNATURE));
+}
+
+int bios_set_boot_order(struct tv_vm *vm, bool again, struct tv_error *err)
+{
+    static const char kernel[] = "/rom@" FW_KERNEL_ROM "\n";
+    const struct tv_config *c = &vm->config;
+    const struct boot_choice *choice = &vm->bios->choice;
+    const struct boot_list *list = again ? &choice->later : &choice->first;
+    char text[sizeof kernel + DRIVES_MAX * (DRIVE_PATH_MAX + 1)] = "";
+    size_t length = 0;
+    set_boot_kinds(vm->bios->rtc, list->kinds);
+    if (c->kernel && !c->uefi)
+        length = (size_t)stpcpy(text, kernel) - (size_t)text;
+    /* UEFI firmware has an order of its own in variables that are kept. */
+    if (!c->uefi || !c->uefi_vars || choice->given)
+        length += boot_list_print(vm, list, text + length, sizeof text - length);
+    return !length || fw_cfg_add_file(vm->bios->cfg, "bootorder", text, length)
+               ? 0
+               : tv_fail(err, "out of memory");
+}
+
+/* What the BIOS's keyboard service returns; for F12 as a terminal sends it, something else. */
+enum { SCAN_ESC = 0x01, SCAN_F12 = 0x86, SCAN_F12_SERIAL = 0x58 };
+
+static bool add_menu(struct fw_cfg *cfg, const struct boot_choice *choice, bool screen)
+{
+    static const char f12[] = "\nPress F12 for boot menu.\n\n";
+    const uint64_t wait = choice->wait_ms, key = !choice->menu_on_f12 ? SCAN_ESC
+                                                 : screen             ? SCAN_F12
+                                                                      : SCAN_F12_SERIAL;
+    bool ok = fw_cfg_add_number(cfg, FW_CFG_BOOT_MENU, choice->menu, 2);
+    if (!choice->menu)
+        return ok;
+    ok = ok && fw_cfg_add_file(cfg, "etc/boot-menu-wait", &wait, sizeof wait) &&
+         fw_cfg_add_file(cfg, "etc/boot-menu-key", &key, sizeof key);
+    return ok &&
+           (!choice->menu_on_f12 || fw_cfg_add_file(cfg, "etc/boot-menu-message", f12, sizeof f12));
 }
 
 static void describe_floppies(const struct tv_vm *vm, struct rtc *rtc)
@@ -119,22 +161,6 @@ static void describe_floppies(const struct tv_vm *vm, struct rtc *rtc)
                  (uint8_t)(EQUIPMENT_FPU_MOUSE | (count ? 1 | (count - 1) << 6 : 0)));
 }
 
-static bool has_media(const struct tv_config *c, enum tv_drive_media media)
-{
-    for (size_t i = 0; i < c->drive_count; i++)
-        if (c->drives[i].media == media)
-            return true;
-    return false;
-}
-
-/* Without an order: the hard disk, unless only another medium is there. */
-static const char *default_order(const struct tv_config *c)
-{
-    if (has_media(c, TV_DRIVE_DISK))
-        return "cda";
-    return has_media(c, TV_DRIVE_CDROM) ? "dac" : "adc";
-}
-
 int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct tv_error *err)
 {
     const struct tv_config *c = &vm->config;
@@ -142,23 +168,22 @@ int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct t
     if (load_rom(vm, pci, err) < 0)
         return -1;
     struct fw_cfg *cfg = fw_cfg_create(&vm->env);
-    if (!cfg)
+    vm->bios = calloc(1, sizeof *vm->bios);
+    if (!cfg || !vm->bios)
         return tv_fail(err, "out of memory");
-
-    bool menu = c->boot && strcmp(c->boot, "menu") == 0;
-    const char *order = c->boot && !menu ? c->boot : default_order(c);
-    set_boot_order(rtc, order);
+    vm->bios->cfg = cfg;
+    vm->bios->rtc = rtc;
+    if (boot_choice_parse(c, &vm->bios->choice, err) < 0)
+        return -1;
     describe_floppies(vm, rtc);
     bool ok = fw_cfg_add_number(cfg, FW_CFG_RAM_SIZE, mem->low_size, 8) &&
               fw_cfg_add_number(cfg, FW_CFG_NOGRAPHIC, vm->vga == NULL, 2) &&
               fw_cfg_add_number(cfg, FW_CFG_CPUS, c->vcpus, 2) &&
               fw_cfg_add_number(cfg, FW_CFG_CPUS_MAX, c->vcpus, 2) &&
-              fw_cfg_add_number(cfg, FW_CFG_BOOT_MENU, menu, 2) && add_memory_map(cfg, mem);
+              add_menu(cfg, &vm->bios->choice, vm->vga) && add_memory_map(cfg, mem);
     /* The ACPI tables' PCI window ends at 4 GiB. */
     static const char no_high_bars[] = "0";
-    const uint64_t wait = MENU_WAIT_MS, port = SERIAL_PORT;
-    if (menu)
-        ok = ok && fw_cfg_add_file(cfg, "etc/boot-menu-wait", &wait, sizeof wait);
+    const uint64_t port = SERIAL_PORT;
     /* Nobody sees a screen: the BIOS and what it boots show theirs on the serial port. */
     if (!vm->vga)
         ok = ok && fw_cfg_add_file(cfg, "etc/sercon-port", &port, sizeof port);
@@ -166,7 +191,7 @@ int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct t
     if (ok && c->kernel && fw_kernel_add(vm, cfg, err) < 0)
         return -1;
     if (c->uefi)
-        ok = ok && uefi_add_boot_order(vm, cfg, order) &&
+        ok = ok &&
              fw_cfg_add_file(cfg, "opt/ovmf/X-PciMmio64Mb", no_high_bars, sizeof no_high_bars - 1);
 
     struct bios_file files[BIOS_FILES_MAX];

@@ -11,4 +11,8 @@ struct rtc;
  * known to the chipset. -1 with `err` filled. */
 int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct tv_error *err);
 
+/* Tell the firmware what to boot from: at power-up, or again after a reset. vm->bios is there, and
+ * all vCPUs are parked. -1 with `err` filled. */
+int bios_set_boot_order(struct tv_vm *vm, bool again, struct tv_error *err);
+
 #endif

@@ -56,8 +56,6 @@ enum {
 #define FILE_MAX           (UINT64_C(1) << 30)
 #define ROM_MAX            0x10000u
 #define ROM_FILE           "/usr/share/qemu/linuxboot_dma.bin"
-#define ROM_NAME           "genroms/linuxboot_dma.bin"
-#define ROM_BOOT           "/rom@" ROM_NAME
 
 static uint8_t *read_all(const char *path, uint64_t min, uint64_t max, uint64_t *size,
                          struct tv_error *err)
@@ -175,8 +173,7 @@ static int add_rom(struct fw_cfg *cfg, struct tv_error *err)
                        "%s: a BIOS needs it to boot with --kernel; install the package "
                        "'qemu-system-data', or leave out --bios",
                        ROM_FILE);
-    bool ok = fw_cfg_add_file(cfg, ROM_NAME, rom, size) &&
-              fw_cfg_add_file(cfg, "bootorder", ROM_BOOT, sizeof ROM_BOOT);
+    bool ok = fw_cfg_add_file(cfg, FW_KERNEL_ROM, rom, size);
     free(rom);
     return ok ? 0 : tv_fail(err, "out of memory");
 }

@@ -5,6 +5,8 @@
 #include "dev/fw_cfg.h"
 #include "vm/vm.h"
 
+#define FW_KERNEL_ROM "genroms/linuxboot_dma.bin" /* the name of a BIOS's option ROM in fw_cfg */
+
 /* The kernel goes through firmware rather than straight into RAM. */
 static inline bool fw_kernel_wanted(const struct tv_config *c)
 {

@@ -216,6 +216,9 @@ int pc_reset(struct tv_vm *vm, struct tv_error *err)
     devices_reset(&vm->env);
     pthread_mutex_unlock(&vm->device_lock);
     screen_reset(vm);
+    if (vm->bios && bios_set_boot_order(vm, vm->was_up, err) < 0)
+        return -1;
+    vm->was_up = true;
 
     struct boot_entry entry;
     if (vm->boot && boot_load(vm->boot, m->mem, &entry, err) < 0)

@@ -10,7 +10,6 @@
 #include "disk/file.h"
 #include "util/error.h"
 #include "util/util.h"
-#include "vm/drives.h"
 
 #define VARS_MAX 0x400000u
 
@@ -159,19 +158,4 @@ void uefi_close_variables(struct tv_vm *vm)
         file_close(&vm->uefi->file);
     free(vm->uefi);
     vm->uefi = NULL;
-}
-
-bool uefi_add_boot_order(const struct tv_vm *vm, struct fw_cfg *cfg, const char *letters)
-{
-    static const enum tv_drive_media media[] = {
-        ['a'] = TV_DRIVE_FLOPPY, ['c'] = TV_DRIVE_DISK, ['d'] = TV_DRIVE_CDROM};
-    char list[DRIVES_MAX * DRIVE_PATH_MAX + 1];
-    size_t length = 0;
-    for (const char *l = letters; *l; l++)
-        for (size_t i = 0; i < vm->config.drive_count && *l != 'n'; i++)
-            if (vm->config.drives[i].media == media[(unsigned char)*l] && *vm->drive_paths[i])
-                length += (size_t)sprintf(list + length, "%s\n", vm->drive_paths[i]);
-    /* A newline between lines, a zero at the end. */
-    list[length ? length - 1 : 0] = 0;
-    return !length || fw_cfg_add_file(cfg, "bootorder", list, length);
 }

@@ -1,5 +1,4 @@
-/* UEFI firmware: where Debian's `ovmf` package has it, its variables, and the boot order that it
- * understands. */
+/* UEFI firmware: where Debian's `ovmf` package has it, and its variables. */
 #ifndef TRIVISOR_VM_UEFI_H
 #define TRIVISOR_VM_UEFI_H
 
@@ -19,9 +18,5 @@
 int uefi_create_variables(struct tv_vm *vm, const char *code, uint64_t code_size,
                           struct tv_error *err);
 void uefi_close_variables(struct tv_vm *vm);
-
-/* The file "bootorder": which devices to try, in the order of `letters` (a, c, d). False: out of
- * memory. */
-bool uefi_add_boot_order(const struct tv_vm *vm, struct fw_cfg *cfg, const char *letters);
 
 #endif

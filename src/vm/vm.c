@@ -12,6 +12,7 @@
 #include "bt/perf_map.h"
 #include "gdb/gdb.h"
 #include "util/error.h"
+#include "vm/boot_order.h"
 #include "vm/drives.h"
 #include "vm/modes.h"
 #include "vm/screen.h"
@@ -296,12 +297,9 @@ static int check_config(const struct tv_config *c, struct tv_error *err)
     if (!c->kernel && !c->bios && !c->uefi && !c->drive_count)
         return tv_fail(err, "no kernel given; use --kernel FILE, or boot with --disk, --cdrom or "
                             "--floppy FILE");
-    if (c->boot && strcmp(c->boot, "menu") != 0 &&
-        (!*c->boot || strlen(c->boot) > 3 || c->boot[strspn(c->boot, "acdn")]))
-        return tv_fail(err,
-                       "boot order '%s': want up to three of a (floppy), c (disk), d (CD-ROM), n "
-                       "(network), or menu",
-                       c->boot);
+    struct boot_choice boot;
+    if (boot_choice_parse(c, &boot, err) < 0)
+        return -1;
     if (c->memory_size % MIB || c->memory_size < MIB || c->memory_size > MEMORY_MAX)
         return tv_fail(err,
                        "memory of %" PRIu64 " bytes: want a whole number of MiB, from 1M to 1T",
@@ -529,6 +527,7 @@ void tv_vm_destroy(struct tv_vm *vm)
     devices_destroy(&vm->env);
     drives_close(vm);
     uefi_close_variables(vm);
+    free(vm->bios);
     screen_destroy(vm);
     for (unsigned i = 0; vm->engine_ready && i < vm->machine.vcpu_count; i++)
         if (vm->engine->vcpu_fini)

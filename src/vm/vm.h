@@ -71,6 +71,8 @@ struct tv_vm {
     struct chardev *serial;
     struct boot_image *boot;
     struct uefi_variables *uefi; /* uefi.c's; NULL: none */
+    struct bios *bios;           /* bios.c's; NULL: no firmware */
+    bool was_up;                 /* this is not the first power-up */
     struct gdb_stub *gdb;
 
     struct vcpu_thread vcpus[VCPUS_MAX];

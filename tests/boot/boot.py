@@ -12,17 +12,9 @@ import sys
 import tempfile
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-MKINITRAMFS = os.path.join(HERE, "..", "..", "tools", "mkinitramfs.py")
+import media
+
 CLOCK_TOLERANCE = 0.15  # seconds of slack for console and scheduling delays, beside 1 % of the time
-
-
-def make_initramfs(busybox, directory):
-    path = os.path.join(directory, "initrd.gz")
-    subprocess.run([sys.executable, MKINITRAMFS, "--busybox", busybox, "--output", path,
-                    "--add", "/init=" + os.path.join(HERE, "init"),
-                    "--add", "/test=" + os.path.join(HERE, "test.sh")], check=True)
-    return path
 
 
 def boot(args, initrd):
@@ -78,13 +70,11 @@ def main():
     parser.add_argument("--show", action="store_true", help="show the console as it comes")
     parser.add_argument("extra", nargs="*", help="more options for trivisor run, after --")
     args = parser.parse_args()
-    for path in (args.kernel, args.busybox):
-        if not os.path.exists(path):
-            print(f"skipped: {path} is missing; tools/fetch-guests gets it")
-            sys.exit(77)
+    media.need(args.kernel, args.busybox)
 
     with tempfile.TemporaryDirectory() as directory:
-        status, lines = boot(args, make_initramfs(args.busybox, directory))
+        status, lines = boot(args, media.initramfs(args.busybox, os.path.join(directory, "initrd.gz"),
+                                                   os.path.join(media.HERE, "test.sh")))
     problems = judge(args, status, lines)
     if problems:
         if not args.show:

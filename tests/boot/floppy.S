@@ -52,14 +52,16 @@ failed:
     call print
     jmp end
 
-print:
+print: /* the BIOS's own text for the port comes with its timer */
+    cli
     mov $0x3f8, %dx
 1:  lodsb
     test %al, %al
     jz 2f
     out %al, %dx
     jmp 1b
-2:  ret
+2:  sti
+    ret
 
 drive:   .byte 0
 written: .asciz "written\n"

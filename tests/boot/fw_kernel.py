@@ -5,18 +5,17 @@
 """
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-MKINITRAMFS = os.path.join(HERE, "..", "..", "tools", "mkinitramfs.py")
+import media
+
 TEST = """echo "uefi: $([ -d /sys/firmware/efi ] && echo yes || echo no)"
 echo "words: $(grep -o last=word /proc/cmdline)"
 """
 FIRMWARE = [  # option, value, what must be there, what the guest says
-    ("--firmware", "uefi", "/usr/share/OVMF/OVMF_CODE_4M.fd", "uefi: yes"),
-    ("--bios", "/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/linuxboot_dma.bin", "uefi: no"),
+    ("--firmware", "uefi", media.OVMF, "uefi: yes"),
+    ("--bios", media.BIOS, "/usr/share/qemu/linuxboot_dma.bin", "uefi: no"),
 ]
 
 
@@ -32,20 +31,13 @@ def main():
 
     problems = []
     with tempfile.TemporaryDirectory() as directory:
-        test, initrd = os.path.join(directory, "test"), os.path.join(directory, "initrd")
-        with open(test, "w", encoding="ascii") as f:
-            f.write(TEST)
-        subprocess.run([sys.executable, MKINITRAMFS, "--busybox", args.busybox, "--output", initrd,
-                        "--add", "/init=" + os.path.join(HERE, "init"), "--add", "/test=" + test], check=True)
+        initrd = media.initramfs(args.busybox, os.path.join(directory, "initrd"), TEST)
         for option, value, _, want in there:
-            command = [args.trivisor, "run", "--memory", "256M", "--no-reboot", "--quiet", option, value,
-                       "--kernel", args.kernel, "--initrd", initrd,
-                       "--append", "console=ttyS0 quiet panic=-1 trivisor=test last=word"]
-            vm = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=55)
-            text = vm.stdout.decode(errors="replace")
-            if vm.returncode or want not in text or "words: last=word" not in text:
+            status, text = media.run_vm(args.trivisor, "--memory", "256M", option, value, "--kernel", args.kernel, "--initrd", initrd,
+                                        "--append", "console=ttyS0 quiet panic=-1 trivisor=test last=word")
+            if status or want not in text or "words: last=word" not in text:
                 print(text)
-                problems.append(f"problem: {option} {value}: exit status {vm.returncode}, or no '{want}'")
+                problems.append(f"problem: {option} {value}: exit status {status}, or no '{want}'")
     print("\n".join(problems) or f"passed: {', '.join(f[0] + ' ' + f[1] for f in there)}")
     sys.exit(bool(problems))
 

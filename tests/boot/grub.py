@@ -10,10 +10,9 @@ import subprocess
 import sys
 import tempfile
 
+import media
 from machine import Failed, Machine
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-TOOLS = os.path.join(HERE, "..", "..", "tools")
 CONFIG = """serial --unit=0 --speed=115200
 terminal_input console serial
 terminal_output console serial
@@ -37,12 +36,9 @@ def make_disk(args, directory):
         f.write(CONFIG)
     with open(os.path.join(tree, "hello"), "w") as f:
         f.write("a word from the disk\n")
-    files = ["/init=" + os.path.join(HERE, "grub-init")]
-    files += [f"/modules/{m}={os.path.join(args.modules, m)}" for m in sorted(os.listdir(args.modules))]
-    subprocess.run([sys.executable, os.path.join(TOOLS, "mkinitramfs.py"), "--busybox", args.busybox,
-                    "--output", os.path.join(tree, "boot", "initrd.gz")] + [w for f in files for w in ("--add", f)], check=True)
+    media.initramfs(args.busybox, os.path.join(tree, "boot", "initrd.gz"), init="grub-init", modules=args.modules)
     image, vmdk = os.path.join(directory, "disk.img"), os.path.join(directory, "disk.vmdk")
-    subprocess.run([os.path.join(TOOLS, "mkdisk"), tree, image, "64"], check=True)
+    subprocess.run([os.path.join(media.TOOLS, "mkdisk"), tree, image, "64"], check=True)
     subprocess.run([args.trivisor, "disk", "convert", image, vmdk], check=True, stdout=subprocess.DEVNULL)
     os.remove(image)
     return vmdk
@@ -72,14 +68,7 @@ def main():
     parser.add_argument("--mode", default="auto")
     parser.add_argument("--pictures", help="keep them there")
     args = parser.parse_args()
-    for path in (args.kernel, args.busybox, args.modules):
-        if not os.path.exists(path):
-            print(f"skipped: {path} is missing; tools/fetch-guests gets it")
-            return 77
-    for tool in ("grub-mkimage", "mke2fs"):
-        if not shutil.which(tool) or not os.path.exists("/usr/lib/grub/i386-pc/boot.img"):
-            print(f"skipped: no {tool}, or not for BIOSes; tools/setup installs it")
-            return 77
+    media.need(args.kernel, args.busybox, args.modules, "/usr/bin/grub-mkimage", "/sbin/mke2fs", "/usr/lib/grub/i386-pc/boot.img")
     with tempfile.TemporaryDirectory() as directory:
         vmdk, said = make_disk(args, directory), ""
         for interface, device in DISKS.items():

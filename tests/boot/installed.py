@@ -238,6 +238,7 @@ def main():
     parser.add_argument("--client", required=True, help="vnc_client of tests/display")
     parser.add_argument("--mode", default="auto")
     parser.add_argument("--directory", default=os.path.join(TOP, "artifacts", "installed"))
+    parser.add_argument("--patience", type=float, default=1, help="times what is waited for each step; more on a busy host")
     parser.add_argument("--list", action="store_true", help="print the cases' names")
     parser.add_argument("cases", nargs="*", metavar="CASE")
     args = parser.parse_args()
@@ -247,6 +248,7 @@ def main():
     unknown = [name for name in args.cases if name not in CASES]
     if unknown:
         parser.error(f"no case {unknown[0]!r}; --list names them")
+    Machine.patience = args.patience
     bench, failed = Bench(args), 0
     for name in args.cases or CASES:
         function, *parameters = CASES[name]

@@ -15,6 +15,8 @@ class Failed(Exception):
 class Machine:
     """`trivisor run OPTIONS` with a display. Pictures go to DIRECTORY/NAME-*.png, the serial console to NAME.log there."""
 
+    patience = 1  # times what the tests wait: more on a busy host
+
     def __init__(self, trivisor, client, directory, name, *options):
         self.client, self.prefix = client, os.path.join(directory, name)
         self.process = subprocess.Popen(
@@ -61,6 +63,7 @@ class Machine:
 
     def wait(self, condition, seconds, what, pause=0.1):
         """The first result of CONDITION that counts as true."""
+        seconds *= self.patience
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             result = condition()
@@ -102,6 +105,6 @@ class Machine:
     def end(self, seconds):
         """Wait until the VM ends by itself; its exit status."""
         try:
-            return self.process.wait(timeout=seconds)
+            return self.process.wait(timeout=seconds * self.patience)
         except subprocess.TimeoutExpired:
-            raise Failed(f"still runs after {seconds} s") from None
+            raise Failed(f"still runs after {seconds * self.patience} s") from None

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-MKINITRAMFS = os.path.join(HERE, "..", "..", "tools", "mkinitramfs.py")
+import media
+
 DISK_SIZE = 64 << 20
 CHECKS = 18
 
@@ -21,17 +21,10 @@ def main():
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--mode", default="auto")
     args = parser.parse_args()
-    for path in (args.kernel, args.busybox, args.modules):
-        if not os.path.exists(path):
-            print(f"skipped: {path} is missing; tools/fetch-guests gets it")
-            sys.exit(77)
-
+    media.need(args.kernel, args.busybox, args.modules)
     with tempfile.TemporaryDirectory() as directory:
-        initrd = os.path.join(directory, "initrd.gz")
-        files = ["/init=" + os.path.join(HERE, "init"), "/test=" + os.path.join(HERE, "storage.sh")]
-        files += [f"/modules/{m}={os.path.join(args.modules, m)}" for m in sorted(os.listdir(args.modules))]
-        subprocess.run([sys.executable, MKINITRAMFS, "--busybox", args.busybox, "--output", initrd]
-                       + [word for f in files for word in ("--add", f)], check=True)
+        initrd = media.initramfs(args.busybox, os.path.join(directory, "initrd.gz"), os.path.join(media.HERE, "storage.sh"),
+                                 modules=args.modules)
         command = [args.trivisor, "run", "--mode", args.mode, "--memory", "256M", "--cpus", "2", "--no-reboot",
                    "--kernel", args.kernel, "--initrd", initrd,
                    "--append", "console=ttyS0 quiet panic=-1 trivisor=test trivisor.disks=vda,sda"]

@@ -80,6 +80,9 @@ def files():
         expect_error("open to all", 1, ["0.0.0.0", "--vnc-password"], *base, "--kernel", noise, "--display", "vnc=0.0.0.0:0")
         expect_error("no such address", 1, ["vnc", "nowhere.invalid"], *base, "--kernel", noise, "--display", "vnc=nowhere.invalid:1")
         expect_error("no password file", 1, ["/nonexistent/x"], *base, "--kernel", noise, "--display", "web=127.0.0.1:0", "--vnc-password", "/nonexistent/x")
+        for order in ("x", "", "disk0", "cdrom2x", "c,,d", "order=", "once=q", "menu=yes", "wait=-1", "wait=1000", "wait=x"):
+            expect_error(f"boot order {order!r}", 1, [order.split("=")[-1].split(",")[0], "want"], *base, "--disk", noise, "--boot", order)
+        expect_error("no second disk", 1, ["disk2", "1 of the kind"], *base, "--disk", noise, "--boot", "once=disk2")
         expect_error("unknown CPU", 1, ["z80"], *base, "--kernel", noise, "--cpu", "z80")
         expect_error("unknown log item", 1, ["frob"], *base, "--kernel", noise, "--log", "frob:" + noise)
         expect_error("log into nowhere", 1, ["/nonexistent/x"], *base, "--kernel", noise, "--log", "int:/nonexistent/x")

@@ -2,6 +2,7 @@
 #include "dev/fw_cfg.h"
 
 #include <endian.h>
+#include <stdio.h>
 
 #include "dma_machine.h"
 
@@ -70,6 +71,15 @@ static void test_directory(void)
     CHECK(to[64 + 4 + 5] == FW_CFG_FILES + 1);
 }
 
+/* A file that was added again keeps its number and has its new size. */
+static void test_replaced(void)
+{
+    uint8_t *to = m.mem.ram + DATA;
+    CHECK(dma(FW_CFG_DIRECTORY << 16 | SELECT | READ, 4 + 64, DATA) == 0);
+    CHECK(to[3] == 32 && to[4 + 3] == 5 && !strcmp((char *)to + 4 + 8, "etc/first"));
+    CHECK(dma(FW_CFG_FILES << 16 | SELECT | READ, 6, DATA) == 0 && !memcmp(to, "again", 6));
+}
+
 static void test_dma(void)
 {
     uint8_t *to = m.mem.ram + DATA;
@@ -134,8 +144,13 @@ int main(void)
     test_directory();
     test_dma();
     test_hostile();
-    for (unsigned i = 2; i < 32; i++)
-        CHECK(fw_cfg_add_file(cfg, "more", "x", 1));
+    for (unsigned i = 2; i < 32; i++) {
+        snprintf(name, sizeof name, "more/%u", i);
+        CHECK(fw_cfg_add_file(cfg, name, "x", 1));
+    }
+    CHECK(fw_cfg_add_file(cfg, "more/31", "longer", 6));
+    CHECK(fw_cfg_add_file(cfg, "etc/first", "again", 5));
+    test_replaced();
     CHECK(!fw_cfg_add_file(cfg, "too many", "x", 1));
     dma_machine_end();
     return check_result();

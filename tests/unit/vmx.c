@@ -59,6 +59,22 @@ static void nothing(void)
     vmx_close(NULL);
 }
 
+static void boot_order(void)
+{
+    static const char text[] = "scsi0.present = \"TRUE\"\nscsi0.virtualDev = \"pvscsi\"\n"
+                               "scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n"
+                               "scsi0:1.present = \"TRUE\"\nscsi0:1.fileName = \"b.vmdk\"\n"
+                               "ide0:0.present = \"TRUE\"\nide0:0.fileName = \"c.vmdk\"\n"
+                               "bios.hddOrder = \"ide0:0, SCSI0:1,nvme0:0\"\n"
+                               "bios.bootDelay = \"2500\"\n";
+    struct vmx *v = parse_at(PATH, text);
+    CHECK(v && same(vmx_config(v)->boot, "disk3,disk2,disk,menu,wait=2.500"));
+    vmx_close(v);
+    v = parse_at(PATH, "bios.bootOrder = \"ethernet,floppy\"\nbios.forceSetupOnce = \"TRUE\"");
+    CHECK(v && same(vmx_config(v)->boot, "network,floppy") && notices(v, "forceSetupOnce") == 1);
+    vmx_close(v);
+}
+
 static void machine(void)
 {
     static const char text[] = "\xef\xbb\xbf#!/usr/bin/vmware\r\n"
@@ -90,7 +106,7 @@ static void machine(void)
     const struct tv_config *c = vmx_config(v);
     CHECK(c->memory_size == UINT64_C(768) << 20 && c->vcpus == 4);
     CHECK(same(c->name, "say \"hi\" a|b |zz #1"));
-    CHECK(c->vga == TV_VGA_STD && same(c->boot, "dc"));
+    CHECK(c->vga == TV_VGA_STD && same(c->boot, "cdrom,disk"));
     CHECK(c->display == TV_DISPLAY_VNC && same(c->display_address, "[::1]:5907"));
     CHECK(same(c->vnc_password_text, "se#cret") && !c->vnc_password && same(c->keyboard, "de"));
     CHECK(c->serial == TV_SERIAL_FILE && same(c->serial_path, "/machines/a b/com 1.log"));
@@ -193,6 +209,7 @@ static void wrong(void)
         {"numvcpus = \"2|0A\"", "numvcpus = \"2?\""},
         {"firmware = \"openfirmware\"", ":1: firmware"},
         {"bios.bootOrder = \"hdd,tape\"", ":1: bios.bootOrder"},
+        {"bios.bootDelay = \"soon\"", ":1: bios.bootDelay"},
         {"svga.present = \"perhaps\"", "want TRUE or FALSE"},
         {"just words", ":1: want key"},
         {"= \"x\"", ":1: want key"},
@@ -255,6 +272,7 @@ int main(void)
 {
     nothing();
     machine();
+    boot_order();
     drives();
     places();
     encodings();
