@@ -101,8 +101,7 @@ struct bt_site {
     uint8_t length;
     uint8_t size; /* of the access that may miss; 0: a plain call-out */
     bool write;
-    bool x87_memory; /* has an operand that FDP is about */
-    uint8_t segment; /* and its segment */
+    uint8_t segment; /* of the operand that FDP is about */
     bool straddles;  /* its bytes go on in another page: only the interpreter knows how to find them
                       */
     bool ends;       /* leave the block after it */
@@ -216,8 +215,9 @@ struct bt {
     bool x87_live;       /* so are the x87 registers */
     uint8_t vector_live; /* enum bt_vectors: the guest's vector registers are the host's */
     uint32_t host_mxcsr;
-    struct bt_site *x87_last; /* that set the x87 pointers; NULL: they are in struct vcpu */
-    uint64_t x87_data;        /* linear address of its operand */
+    struct bt_site *x87_last;      /* that set the x87 pointers; NULL: they are in struct vcpu */
+    struct bt_site *x87_data_site; /* that did so with an operand in memory, at x87_data (linear) */
+    uint64_t x87_data;
     void (*load_x87)(struct vcpu *cpu);
     uint32_t page_id[2][PAGE_ID_ENTRIES]; /* by privilege: what is mapped there */
     struct l1_entry slots[TLB_CONTEXTS][2][SLOTS];

@@ -81,13 +81,14 @@ void bt_x87_save(struct vcpu *cpu)
             insn++;
         fop = (uint16_t)((insn[0] & 7) << 8 | insn[1]);
         cpu->fpu.fcs = cpu->seg[CS].selector;
-        if (site->x87_memory) {
-            bool based = !(site->block->mode & BT_64) || site->segment >= FS;
-            fdp = bt->x87_data - (based ? cpu->seg[site->segment].base : 0);
-            cpu->fpu.fds = cpu->seg[site->segment].selector;
-        }
     }
-    bt->x87_last = NULL;
+    site = bt->x87_data_site;
+    if (site) {
+        bool based = !(site->block->mode & BT_64) || site->segment >= FS;
+        fdp = bt->x87_data - (based ? cpu->seg[site->segment].base : 0);
+        cpu->fpu.fds = cpu->seg[site->segment].selector;
+    }
+    bt->x87_last = bt->x87_data_site = NULL;
     copy_x87(fx, bt->x87_area);
     fx->fip = fip;
     fx->fdp = fdp;

@@ -282,7 +282,8 @@ static void check_x87(struct translation_state *t)
     t->colds[t->cold_count++] = (struct cold){.kind = COLD_X87, .jump = jump, .retry = t->e.at};
 }
 
-/* Whoever stores the x87 pointers wants those of the last instruction that sets them. */
+/* Whoever stores the x87 pointers wants those of the last instruction that sets them; the data
+ * pointer stays where an instruction has no operand in memory. */
 static void put_pointers(struct translation_state *t, const struct insn *in, unsigned address)
 {
     struct bt_site *site = bt_site_new(t, in);
@@ -291,8 +292,8 @@ static void put_pointers(struct translation_state *t, const struct insn *in, uns
     if (in->mem < 0)
         return;
     const ZydisDecodedOperand *o = &in->o[in->mem];
+    put_store(&t->e, T2, gs_operand(BT_AT(t->bt, x87_data_site)));
     put_store(&t->e, address, gs_operand(BT_AT(t->bt, x87_data)));
-    site->x87_memory = true;
     site->segment = (uint8_t)(o->mem.segment - ZYDIS_REGISTER_ES);
 }
 

@@ -385,6 +385,7 @@ bool bt_verify_block(struct vcpu *cpu, struct bt_block *b, struct bt_exit **exit
                     same_state(cpu, &v->rehearsed, vectors, !acted || !dead_flags) &&
                     (!acted || same_fault(&cpu->interp->head.fault, &v->rehearsed_fault)) &&
                     settle_walks(v->rehearsal);
+        v->first = same ? NULL : bt_verify_first_difference(cpu, &v->rehearsed, vectors);
         if (!same && (acted || !same_up_to_here(cpu, b))) {
             bt_verify_report(cpu, b, vectors, rehearsed != 0, acted != 0);
             return false;

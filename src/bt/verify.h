@@ -11,6 +11,8 @@ struct bt_verify {
     jmp_buf unwind;
     struct op *patched, kept; /* the op that stands for a rehearsal's end */
     uint64_t compared, early, once, strings, tails;
+    const char
+        *first; /* that differed from the rehearsal of the whole block; NULL: flags, memory */
     bool failed;
     char message[512];
 };

@@ -254,6 +254,11 @@ void bt_verify_report(struct vcpu *cpu, const struct bt_block *b, bool vectors, 
     LOG(cpu, "block %u of length %u, mode %#x, after %" PRIu64 " blocks that agreed", b->count,
         b->length, b->mode, v->compared - 1);
     LOG(cpu, "differences (interpreter: %s; translator: %s):", interpreter, translator);
+    if (!acted)
+        LOG(cpu,
+            "  (the whole block's rehearsal differed in %s; this is one up to the translator's "
+            "rip)",
+            v->first ? v->first : "flags or memory");
     log_differences(cpu, &v->rehearsed, vectors);
     log_memory(cpu, v->rehearsal);
     log_state(cpu, &v->before, "before");

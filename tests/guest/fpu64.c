@@ -50,6 +50,13 @@ static void environment(void)
     const u32 *env = (const u32 *)area;
     printf("control %x, tags %x\n", env[0] & 0xffff, env[2] & 0xffff);
     check("tag of an empty stack but one", (env[2] & 0xffff) == 0x3fff);
+    word ip;
+    asm volatile("fninit; fldl %2; 1: fldz; fnstenv (%1); fninit; lea 1b(%%rip), %0"
+                 : "=r"(ip)
+                 : "r"(area), "m"(one)
+                 : "memory");
+    check("pointers: the last instruction, the last operand in memory",
+          env[3] == (u32)ip && env[5] == (u32)(word)&one);
 }
 
 static void save(void)
