@@ -16,6 +16,8 @@ import tempfile
 import threading
 import time
 
+import memory
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLASSES = {
     "integer": "sieve quicksort rotates crc32 pointer-chase byte-code recursive".split(),
@@ -101,16 +103,7 @@ def memory_beyond_ram(command):
     def look(words, process):
         if words[:2] != ["MARK", "idle"]:
             return False
-        with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        with open(f"/proc/{process.pid}/smaps", encoding="ascii") as file:
-            ram, ours = 0, False
-            for line in file:
-                if line[0] in "0123456789abcdef" and "-" in line.split(" ")[0]:
-                    ours = "guest-ram" in line
-                elif ours and line.startswith("Rss:"):
-                    ram += int(line.split()[1])
-        found.append((int(fields["VmRSS"].split()[0]) - ram) / 1024)
+        found.append(sum(memory.by_kind(process.pid).values()))
         return True
 
     run(command, 60, look)

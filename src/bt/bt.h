@@ -185,6 +185,7 @@ struct bt_stats {
     uint64_t blocks, instructions, code_bytes, links, unlinks, invalidated, evictions, lookups,
         jump_misses, fills, slow_ops, callouts, straddlers, interp_rounds, faults, l1_flushes,
         entries, page_checks, quick, copies, moves;
+    uint64_t translate_ticks, reuse_ticks;              /* of the host's TSC */
     uint64_t blocks_run, accesses;                      /* by translated code, if machine.count */
     uint64_t by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* call-outs */
 };

@@ -5,6 +5,8 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include <x86intrin.h>
+
 #include "bt/gs.h"
 #include "bt/host.h"
 #include "bt/options.h"
@@ -265,8 +267,12 @@ static struct bt_block *find_block(struct vcpu *cpu, bool plain)
     if (!page)
         return NULL;
     struct bt_block *b = bt_block_find(bt, page, rip, bt->mode, plain);
-    if (!b)
+    if (!b) {
+        uint64_t start = __rdtsc(), blocks = bt->stats.blocks;
         b = bt_translate(cpu, page, plain);
+        *(bt->stats.blocks == blocks ? &bt->stats.reuse_ticks : &bt->stats.translate_ticks) +=
+            __rdtsc() - start;
+    }
     if (!b)
         return NULL;
     bt_note_page(bt, bt->mode & BT_USER, page);

@@ -47,6 +47,37 @@ static void print_counts(const struct vcpu *cpu, FILE *out)
             s->accesses > misses ? s->accesses - misses : 0);
 }
 
+static void print_translation(const struct machine *m, const struct bt_stats *s, FILE *out)
+{
+    double second = (double)m->clock.tsc_hz;
+    fprintf(out,
+            "  translation took %.4f s, %.0f ns and %.1f bytes of code for an instruction, %.1f "
+            "instructions a block; copying and moving took %.4f s\n",
+            (double)s->translate_ticks / second,
+            s->instructions ? (double)s->translate_ticks / second * 1e9 / (double)s->instructions
+                            : 0,
+            s->instructions ? (double)s->code_bytes / (double)s->instructions : 0,
+            s->blocks ? (double)s->instructions / (double)s->blocks : 0,
+            (double)s->reuse_ticks / second);
+}
+
+static uint64_t segments_used(const struct bt *bt, bool data)
+{
+    uint64_t sum = 0;
+    for (unsigned n = 0; n < bt->segment_count; n++)
+        sum += data ? bt->segments[n].data_used : bt->segments[n].code_used;
+    return sum;
+}
+
+static void print_memory(const struct bt *bt, FILE *out)
+{
+    fprintf(out,
+            "  memory: %" PRIu64 " KiB of code and %" PRIu64
+            " KiB of data about it in a cache of %" PRIu64 " KiB, tables of %zu KiB\n",
+            segments_used(bt, false) >> 10, segments_used(bt, true) >> 10,
+            (bt->segment_code + bt->segment_data) * bt->segment_count >> 10, sizeof *bt >> 10);
+}
+
 void bt_print_stats(struct machine *m, FILE *out)
 {
     for (unsigned i = 0; i < m->vcpu_count; i++) {
@@ -68,6 +99,8 @@ void bt_print_stats(struct machine *m, FILE *out)
             i, s->blocks, s->instructions, s->code_bytes, s->copies, s->moves, s->entries,
             s->lookups, s->jump_misses, s->links, s->unlinks, s->fills, s->l1_flushes, s->callouts,
             s->quick, s->slow_ops, s->straddlers, s->interp_rounds, s->invalidated, s->evictions);
+        print_translation(m, s, out);
+        print_memory(cpu->bt, out);
         if (m->count)
             print_counts(cpu, out);
         if (cpu->bt->direct)
