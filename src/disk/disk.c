@@ -3,8 +3,16 @@
  * (disk_try): waking another thread takes several times as long as the copy. A read that has to
  * wait for the host's disk goes to io_uring where there is one, so that any number can wait. The
  * rest has a queue, and threads. So have writes: file systems that must not wait hand them to a
- * thread of the kernel's, which was measured to take longer than one of ours. Threads are started
- * as requests pile up, so a disk with one request at a time has one.
+ * thread of the kernel's, which was measured to take longer than one of ours.
+ *
+ * A large read from the page cache is all copying: more threads than processors only take turns
+ * with each other and with the vCPU, and each turn costs a good part of what the copy does. So no
+ * more threads than the host has processors to spare are active, which means that they take
+ * requests and do not expect to wait. One that has to wait after all stops being active first, and
+ * has another one go on. When the active threads have more to do than they can, a vCPU with a
+ * further request carries it out itself (disk_try), so that all processors copy. Writes to one host
+ * file exclude each other in the kernel, which spins: of those that are plain copies one is done at
+ * a time. Threads are started as they are needed, so a disk with one request at a time has one.
  *
  * Not every file system can be told not to wait for a write (ext4 cannot), and a write to the page
  * cache may wait all the same: for the journal, for memory, for a writer that holds the file. So it
@@ -17,6 +25,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,13 +37,15 @@
 #include "util/error.h"
 #include "util/util.h"
 
-/* The submitter, which may be a vCPU, copies what is in the page cache: not much of it. */
-#define RING_LENGTH_MAX (64u << 10)
-#define TRY_LENGTH_MAX  (64u << 10)
-#define HOST_PAGE       4096u
-#define SLOW_WRITE_NS   1000000 /* a write that was tried and took longer ... */
-#define PAUSE_FACTOR    20      /* ... is the last for so many times its time */
-#define THREADS_MAX     8
+/* The submitter, which may be a vCPU, copies what is in the page cache: not much of it, ... */
+#define RING_LENGTH_MAX  (64u << 10)
+#define TRY_LENGTH_MAX   (128u << 10)
+/* ... unless all threads are at work or nothing else is to come. */
+#define SHARE_LENGTH_MAX (2u << 20)
+#define HOST_PAGE        4096u
+#define SLOW_WRITE_NS    1000000 /* a write that was tried and took longer ... */
+#define PAUSE_FACTOR     20      /* ... is the last for so many times its time */
+#define THREADS_MAX      8
 #define METADATA_SECONDS                                                                           \
     2 /* what is only in memory gets to the host after so long without a flush */
 
@@ -53,6 +64,9 @@ struct disk {
     struct request_list stalled; /* waits for space on the host */
     unsigned queued, under_way;  /* under_way: submitted, done() has not returned, not stalled */
     unsigned threads, idle;
+    unsigned active, active_max; /* threads that take requests without expecting to wait */
+    unsigned called;             /* idle threads that are active from now on */
+    bool writing;                /* a plain write to a host file is under way */
     bool closing, given_up;
     pthread_t tids[THREADS_MAX];
     /* disk_try(); no lock. */
@@ -161,46 +175,163 @@ static bool stall(struct disk *disk, struct disk_request *request)
     return keep;
 }
 
-/* With the lock: wait for a request. False: write metadata now. */
-static bool wait_for_work(struct disk *disk)
+/*
+ * How a thread is to carry out a request: copying from the page cache, as long as the data are
+ * there; a write that excludes others; or waiting for who knows what.
+ */
+enum manner { COPIES, WRITES, WAITS };
+
+static enum manner manner_of(struct disk *disk, const struct disk_request *request, int *fd,
+                             uint64_t *offset)
 {
-    bool timed_out = false;
+    bool write = request->op == DISK_WRITE;
+    if (!disk->may_try || (!write && request->op != DISK_READ) || !request->length ||
+        request->iov_count > IOV_MAX || (write && (request->fua || disk->options.write_through)) ||
+        check(disk, request) != 0 ||
+        !disk->image->ops->direct(disk->image, write, request->offset, request->length, fd, offset))
+        return WAITS;
+    return write ? WRITES : COPIES;
+}
+
+/* All of it from the page cache, or false. */
+static bool copy_cached(int fd, const struct disk_request *request, uint64_t offset)
+{
+    ssize_t got = preadv2(fd, request->iov, (int)request->iov_count, (off_t)offset, RWF_NOWAIT);
+    return got >= 0 && (uint64_t)got == request->length;
+}
+
+static void *worker(void *opaque);
+
+/* With the lock: there is a request to be taken; have another thread active, if that is of use. */
+static void call_thread(struct disk *disk)
+{
+    if (disk->active >= disk->active_max)
+        return;
+    if (disk->idle > disk->called) {
+        disk->called++;
+        disk->active++;
+        pthread_cond_signal(&disk->work);
+    } else if (disk->threads < THREADS_MAX &&
+               pthread_create(&disk->tids[disk->threads], NULL, worker, disk) == 0) {
+        disk->threads++;
+        disk->active++;
+    }
+}
+
+/* With the lock: take a request that can be begun now, of the given manner; NULL: none. */
+static struct disk_request *take(struct disk *disk)
+{
+    struct disk_request **link = &disk->queue.head, *request;
+    while ((request = *link) && request->exclusive && disk->writing)
+        link = &request->next;
+    if (!request)
+        return NULL;
+    *link = request->next;
+    if (!request->next)
+        disk->queue.tail = link;
+    disk->queued--;
+    if (request->exclusive)
+        disk->writing = true;
+    return request;
+}
+
+/* With the lock: is there a request that can be begun now? */
+static bool takeable(const struct disk *disk)
+{
+    const struct disk_request *request = disk->queue.head;
+    while (request && request->exclusive && disk->writing)
+        request = request->next;
+    return request != NULL;
+}
+
+/* With the lock, by a thread that is not active: until it is. False: the disk is being closed. */
+static bool wait_until_called(struct disk *disk)
+{
+    const struct image_ops *ops = disk->image->ops;
     disk->idle++;
-    while (!disk->queue.head && !disk->closing && !timed_out) {
-        if (disk->image->ops->dirty && disk->image->ops->dirty(disk->image)) {
-            struct timespec until;
-            clock_gettime(CLOCK_MONOTONIC, &until);
-            until.tv_sec += METADATA_SECONDS;
-            timed_out = pthread_cond_timedwait(&disk->work, &disk->lock, &until) == ETIMEDOUT;
-        } else {
+    while (!disk->called && !disk->closing) {
+        if (!ops->dirty || !ops->dirty(disk->image)) {
             pthread_cond_wait(&disk->work, &disk->lock);
+            continue;
         }
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += METADATA_SECONDS;
+        if (pthread_cond_timedwait(&disk->work, &disk->lock, &until) != ETIMEDOUT || disk->called ||
+            disk->closing)
+            continue;
+        disk->idle--;
+        pthread_mutex_unlock(&disk->lock);
+        ops->flush(disk->image);
+        pthread_mutex_lock(&disk->lock);
+        disk->idle++;
     }
     disk->idle--;
-    return disk->queue.head || disk->closing;
+    if (!disk->called)
+        return false;
+    disk->called--;
+    return true;
+}
+
+/* With the lock, by an active thread. */
+static void stop_being_active(struct disk *disk)
+{
+    disk->active--;
+    if (takeable(disk))
+        call_thread(disk);
+}
+
+/* By an active thread with the lock, which it lets go. Returns whether it is still active. */
+static bool carry_out(struct disk *disk, struct disk_request *request)
+{
+    int fd, error = 0;
+    uint64_t offset;
+    bool exclusive = request->exclusive, active = !exclusive;
+    if (exclusive)
+        stop_being_active(disk);
+    pthread_mutex_unlock(&disk->lock);
+    bool copied = active && manner_of(disk, request, &fd, &offset) == COPIES &&
+                  copy_cached(fd, request, offset);
+    if (!copied && active) {
+        active = false;
+        pthread_mutex_lock(&disk->lock);
+        stop_being_active(disk);
+        pthread_mutex_unlock(&disk->lock);
+    }
+    if (!copied)
+        error = perform(disk, request);
+    if (exclusive) {
+        pthread_mutex_lock(&disk->lock);
+        disk->writing = false;
+        pthread_mutex_unlock(&disk->lock);
+    }
+    if (error != ENOSPC || !stall(disk, request))
+        finish(disk, request, error);
+    pthread_mutex_lock(&disk->lock);
+    return active;
 }
 
 static void *worker(void *opaque)
 {
     struct disk *disk = opaque;
+    bool active = true;
     pthread_setname_np(pthread_self(), "disk");
     pthread_mutex_lock(&disk->lock);
     for (;;) {
-        if (!disk->queue.head && !disk->closing && !wait_for_work(disk)) {
-            pthread_mutex_unlock(&disk->lock);
-            disk->image->ops->flush(disk->image);
-            pthread_mutex_lock(&disk->lock);
+        if (!active && takeable(disk) && disk->active < disk->active_max) {
+            disk->active++;
+            active = true;
+        }
+        struct disk_request *request = active ? take(disk) : NULL;
+        if (request) {
+            active = carry_out(disk, request);
             continue;
         }
-        struct disk_request *request = list_take(&disk->queue);
-        if (!request)
-            break; /* closing */
-        disk->queued--;
-        pthread_mutex_unlock(&disk->lock);
-        int error = perform(disk, request);
-        if (error != ENOSPC || !stall(disk, request))
-            finish(disk, request, error);
-        pthread_mutex_lock(&disk->lock);
+        if (active)
+            disk->active--;
+        if (!wait_until_called(disk))
+            break;
+        active = true;
     }
     pthread_mutex_unlock(&disk->lock);
     return NULL;
@@ -209,15 +340,13 @@ static void *worker(void *opaque)
 /* With the lock. */
 static void enqueue(struct disk *disk, struct disk_request *request)
 {
+    int fd;
+    uint64_t offset;
+    request->exclusive = manner_of(disk, request, &fd, &offset) == WRITES;
     list_append(&disk->queue, request);
     disk->queued++;
-    if (disk->idle >= disk->queued)
-        pthread_cond_signal(&disk->work);
-    else if (disk->threads < THREADS_MAX &&
-             pthread_create(&disk->tids[disk->threads], NULL, worker, disk) == 0)
-        disk->threads++;
-    else
-        pthread_cond_signal(&disk->work);
+    if (takeable(disk))
+        call_thread(disk);
 }
 
 /* On the ring's thread. What did not simply work is done again by a thread, which tells why. */
@@ -272,8 +401,7 @@ static bool nothing_under_way(struct disk *disk)
 static bool try_write(struct disk *disk, int fd, const struct disk_request *request,
                       uint64_t file_offset)
 {
-    if (request->fua || disk->options.write_through ||
-        (file_offset | request->length) % HOST_PAGE || !nothing_under_way(disk))
+    if ((file_offset | request->length) % HOST_PAGE || !nothing_under_way(disk))
         return false;
     int64_t start = now_ns();
     if (start < disk->writes_resume)
@@ -293,21 +421,33 @@ static bool try_write(struct disk *disk, int fd, const struct disk_request *requ
     return put >= 0 && (uint64_t)put == request->length;
 }
 
+/* The threads have all that they can do, and this request would only wait for its turn. */
+static bool threads_are_behind(struct disk *disk)
+{
+    pthread_mutex_lock(&disk->lock);
+    bool behind = disk->queued && disk->active >= disk->active_max;
+    pthread_mutex_unlock(&disk->lock);
+    return behind;
+}
+
 bool disk_try(struct disk *disk, const struct disk_request *request)
 {
     int fd;
     uint64_t offset;
     bool write = request->op == DISK_WRITE;
-    if (!disk->may_try || (!write && request->op != DISK_READ) || !request->length ||
-        request->length > TRY_LENGTH_MAX || request->iov_count > IOV_MAX ||
-        check(disk, request) != 0 ||
-        !disk->image->ops->direct(disk->image, write, request->offset, request->length, &fd,
-                                  &offset))
+    if (request->length > (request->alone || !write ? SHARE_LENGTH_MAX : TRY_LENGTH_MAX))
         return false;
-    if (write)
+    switch (manner_of(disk, request, &fd, &offset)) {
+    case WRITES:
         return try_write(disk, fd, request, offset);
-    ssize_t got = preadv2(fd, request->iov, (int)request->iov_count, (off_t)offset, RWF_NOWAIT);
-    return got >= 0 && (uint64_t)got == request->length;
+    case COPIES:
+        if (request->length > TRY_LENGTH_MAX && !request->alone && !threads_are_behind(disk))
+            return false;
+        return copy_cached(fd, request, offset);
+    case WAITS:
+        break;
+    }
+    return false;
 }
 
 void disk_submit(struct disk *disk, struct disk_request *request)
@@ -364,6 +504,14 @@ void disk_give_up(struct disk *disk)
         request->done(request, ENOSPC);
 }
 
+/* All that this process may use but one, for the vCPU that hands in the requests; at least one. */
+static unsigned spare_processors(void)
+{
+    cpu_set_t set;
+    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 2;
+    return (unsigned)MIN(MAX(count - 1, 1), THREADS_MAX);
+}
+
 uint64_t disk_size(const struct disk *disk)
 {
     return disk->image->size;
@@ -397,14 +545,16 @@ struct disk *disk_open(const char *path, const struct disk_options *options, str
     pthread_condattr_destroy(&attr);
     list_init(&disk->queue);
     list_init(&disk->stalled);
+    disk->may_try = disk->image->ops->direct && !disk->options.trace && !disk->options.threads_only;
+    disk->active_max = spare_processors();
     /* One thread from the start: without it there would be nobody to report even an error. */
+    disk->active = 1;
     if (pthread_create(&disk->tids[0], NULL, worker, disk) != 0) {
         tv_fail(err, "%s: cannot start a thread for the disk", path);
         disk_close(disk);
         return NULL;
     }
     disk->threads = 1;
-    disk->may_try = disk->image->ops->direct && !disk->options.trace && !disk->options.threads_only;
     if (disk->may_try)
         disk->ring = ring_open(ring_done, disk);
     return disk;

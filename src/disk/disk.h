@@ -24,13 +24,16 @@ enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_WRITE_ZEROE
 struct disk_request {
     enum disk_op op;
     bool fua;                /* a write that is on the host's disk before it is done */
+    bool alone;              /* the controller has no other request before this one is done */
     uint64_t offset, length; /* bytes, multiples of DISK_SECTOR; neither for a flush */
     const struct iovec *iov; /* `length` bytes in all; the caller's, unchanged until done() */
     unsigned iov_count;
     /* 0, or an errno value: EIO, ENOSPC, EROFS, EINVAL where the range is not on the disk. */
     void (*done)(struct disk_request *request, int error);
-    void *opaque;              /* the caller's */
-    struct disk_request *next; /* the disk's, until done() */
+    void *opaque; /* the caller's */
+    /* The disk's, until done(). */
+    struct disk_request *next;
+    bool exclusive; /* a write that waits for others of its kind */
 };
 
 struct disk;
@@ -61,9 +64,10 @@ void disk_close(struct disk *disk);
 uint64_t disk_size(const struct disk *disk); /* bytes, a multiple of DISK_SECTOR */
 bool disk_read_only(const struct disk *disk);
 /*
- * Carry out a small request on this thread, if it is a copy from or to the host's page cache. True:
- * it is done, without error, and done() is not called. False: submit it. A write may wait for the
- * host now and then: call it without the device lock.
+ * Carry out a request on this thread, if it is a copy from or to the host's page cache and either
+ * small, or alone, or a read that the disk's threads would not get to soon. True: it is done,
+ * without error, and done() is not called. False: submit it. A write may wait for the host now and
+ * then: call it without the device lock.
  */
 bool disk_try(struct disk *disk, const struct disk_request *request);
 void disk_submit(struct disk *disk, struct disk_request *request);

@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "disk_sync.h"
+#include "util/util.h"
 
 static char dir[64], path[100];
 static struct tv_error err;
@@ -119,6 +120,113 @@ static void test_many(void)
     free(in);
 }
 
+enum { LARGE = 1 << 20, HELD = 12 };
+static pthread_mutex_t hold = PTHREAD_MUTEX_INITIALIZER;
+static struct disk_sync held[HELD];
+
+static void held_done(struct disk_request *request, int error)
+{
+    pthread_mutex_lock(&hold);
+    pthread_mutex_unlock(&hold);
+    disk_sync_done(request, error);
+}
+
+static struct disk_request large(enum disk_op op, uint64_t offset, struct iovec *iov, bool alone)
+{
+    return (struct disk_request){
+        .op = op, .alone = alone, .offset = offset, .length = LARGE, .iov = iov, .iov_count = 1};
+}
+
+/* Large requests are the threads', unless there is but one, or reads that the threads cannot get
+ * to. */
+static void test_large(void)
+{
+    char *data = malloc(LARGE), *back = malloc(LARGE * HELD);
+    struct iovec iov = {data, LARGE}, to = {back, LARGE}, parts[HELD];
+    make(LARGE * HELD);
+    struct disk *disk = disk_open(path, NULL, &err);
+    for (int i = 0; i < HELD; i++) {
+        pattern_fill(data, (uint64_t)i * LARGE, LARGE, 3);
+        CHECK(disk_do(disk, DISK_WRITE, false, (uint64_t)i * LARGE, data, LARGE) == 0);
+    }
+    struct disk_request read = large(DISK_READ, 3 * LARGE, &to, false);
+    struct disk_request read_alone = large(DISK_READ, 2 * LARGE, &to, true);
+    struct disk_request write = large(DISK_WRITE, 2 * LARGE, &iov, false);
+    CHECK(!disk_try(disk, &read) && !disk_try(disk, &write));
+    if (disk_try(disk, &read_alone)) { /* else the file system always waits */
+        pattern_fill(data, 2 * LARGE, LARGE, 3);
+        CHECK(!memcmp(back, data, LARGE));
+        pthread_mutex_lock(&hold);
+        for (int i = 0; i < HELD; i++) {
+            parts[i] = (struct iovec){back + (size_t)i * LARGE, LARGE};
+            held[i] = (struct disk_sync){
+                .request = large(DISK_READ, (uint64_t)i * LARGE, &parts[i], false),
+                .lock = PTHREAD_MUTEX_INITIALIZER,
+                .cond = PTHREAD_COND_INITIALIZER};
+            held[i].request.done = held_done;
+            held[i].request.opaque = &held[i];
+            disk_submit(disk, &held[i].request);
+        }
+        pattern_fill(data, 3 * LARGE, LARGE, 3);
+        to.iov_base = malloc(LARGE);
+        CHECK(disk_try(disk, &read) && !memcmp(to.iov_base, data, LARGE));
+        CHECK(!disk_try(disk, &write));
+        free(to.iov_base);
+        pthread_mutex_unlock(&hold);
+        disk_drain(disk);
+        for (int i = 0; i < HELD; i++) {
+            pattern_fill(data, (uint64_t)i * LARGE, LARGE, 3);
+            CHECK(held[i].finished && !held[i].error &&
+                  !memcmp(back + (size_t)i * LARGE, data, LARGE));
+        }
+    }
+    disk_close(disk);
+    free(data);
+    free(back);
+}
+
+/* Of plain writes one at a time is done; all else goes on meanwhile, and what is queued is not
+ * lost. */
+static void test_mixed(void)
+{
+    enum { COUNT = 400, BYTES = 192 << 10 };
+    static const enum disk_op ops[] = {DISK_WRITE, DISK_READ,  DISK_WRITE, DISK_FLUSH,
+                                       DISK_WRITE, DISK_WRITE, DISK_READ,  DISK_WRITE_ZEROES};
+    static struct disk_sync syncs[COUNT];
+    static struct iovec iovs[COUNT];
+    char *data = calloc(COUNT, BYTES);
+    make((uint64_t)COUNT * BYTES);
+    struct disk *disk = disk_open(path, NULL, &err);
+    for (int i = 0; i < COUNT; i++) {
+        enum disk_op op = ops[i % (int)ARRAY_SIZE(ops)];
+        uint64_t offset = (uint64_t)i * BYTES;
+        iovs[i] = (struct iovec){data + offset, BYTES};
+        if (op == DISK_WRITE)
+            pattern_fill(data + offset, offset, BYTES, 5);
+        syncs[i] = (struct disk_sync){.request = {.op = op,
+                                                  .fua = op == DISK_WRITE && i % 50 == 0,
+                                                  .offset = op == DISK_FLUSH ? 0 : offset,
+                                                  .length = op == DISK_FLUSH ? 0 : BYTES,
+                                                  .iov = &iovs[i],
+                                                  .iov_count = 1,
+                                                  .done = disk_sync_done,
+                                                  .opaque = &syncs[i]},
+                                      .lock = PTHREAD_MUTEX_INITIALIZER,
+                                      .cond = PTHREAD_COND_INITIALIZER};
+        disk_submit(disk, &syncs[i].request);
+    }
+    disk_drain(disk);
+    char *back = malloc(BYTES);
+    for (int i = 0; i < COUNT; i++) {
+        CHECK(syncs[i].finished && !syncs[i].error);
+        CHECK(disk_do(disk, DISK_READ, false, (uint64_t)i * BYTES, back, BYTES) == 0);
+        CHECK(!memcmp(back, data + (size_t)i * BYTES, BYTES));
+    }
+    disk_close(disk);
+    free(back);
+    free(data);
+}
+
 static _Atomic int no_space_calls;
 
 static void on_no_space(void *opaque, const char *message)
@@ -175,6 +283,8 @@ int main(void)
     test_transfers();
     test_open();
     test_many();
+    test_large();
+    test_mixed();
     test_no_space();
     unlink(path);
     rmdir(dir);
