@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "boot/bios_tables.h"
-#include "dev/fdc.h"
 #include "dev/fw_cfg.h"
 #include "dev/pci.h"
 #include "dev/rtc.h"
@@ -17,21 +16,17 @@
 #include "vm/fw_kernel.h"
 #include "vm/uefi.h"
 
-#define BIOS_DEFAULT        "/usr/share/seabios/bios-256k.bin"
-#define BIOS_UNIT           0x1000u
-#define BIOS_MIN            0x20000u
-#define BIOS_MAX            0x1000000u
-#define SHADOW_SIZE         0x20000u
-#define SERIAL_PORT         0x3f8
+#define BIOS_DEFAULT  "/usr/share/seabios/bios-256k.bin"
+#define BIOS_UNIT     0x1000u
+#define BIOS_MIN      0x20000u
+#define BIOS_MAX      0x1000000u
+#define SHADOW_SIZE   0x20000u
+#define SERIAL_PORT   0x3f8
 
 /* CMOS: three boot devices in order, and the check of a floppy's signature. */
-#define CMOS_FLOPPIES       0x10
-#define CMOS_EQUIPMENT      0x14
-#define CMOS_BOOT_3         0x38
-#define CMOS_BOOT_1_2       0x3d
-#define NO_SIGNATURE        1
-#define FLOPPY_1440         4
-#define EQUIPMENT_FPU_MOUSE 0x06
+#define CMOS_BOOT_3   0x38
+#define CMOS_BOOT_1_2 0x3d
+#define NO_SIGNATURE  1
 
 struct bios {
     struct fw_cfg *cfg;
@@ -147,20 +142,6 @@ static bool add_menu(struct fw_cfg *cfg, const struct boot_choice *choice, bool 
            (!choice->menu_on_f12 || fw_cfg_add_file(cfg, "etc/boot-menu-message", f12, sizeof f12));
 }
 
-static void describe_floppies(const struct tv_vm *vm, struct rtc *rtc)
-{
-    const struct tv_config *c = &vm->config;
-    unsigned count = 0, types = 0;
-    for (size_t i = 0; i < c->drive_count; i++)
-        if (c->drives[i].media == TV_DRIVE_FLOPPY && count < FDC_DRIVES) {
-            unsigned type = vm->disks[i] ? fdc_drive_type(disk_size(vm->disks[i])) : FLOPPY_1440;
-            types |= type << (count++ ? 0 : 4);
-        }
-    rtc_set_cmos(rtc, CMOS_FLOPPIES, (uint8_t)types);
-    rtc_set_cmos(rtc, CMOS_EQUIPMENT,
-                 (uint8_t)(EQUIPMENT_FPU_MOUSE | (count ? 1 | (count - 1) << 6 : 0)));
-}
-
 int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct tv_error *err)
 {
     const struct tv_config *c = &vm->config;
@@ -175,7 +156,6 @@ int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct t
     vm->bios->rtc = rtc;
     if (boot_choice_parse(c, &vm->bios->choice, err) < 0)
         return -1;
-    describe_floppies(vm, rtc);
     bool ok = fw_cfg_add_number(cfg, FW_CFG_RAM_SIZE, mem->low_size, 8) &&
               fw_cfg_add_number(cfg, FW_CFG_NOGRAPHIC, vm->vga == NULL, 2) &&
               fw_cfg_add_number(cfg, FW_CFG_CPUS, c->vcpus, 2) &&

@@ -7,12 +7,19 @@
 #include "dev/fdc.h"
 #include "dev/ide.h"
 #include "dev/pvscsi.h"
+#include "dev/rtc.h"
 #include "dev/virtio_blk.h"
 #include "util/error.h"
 #include "vm/fw_kernel.h"
 
 /* The first CD-ROM is the secondary master, as systems and people expect. */
-#define CDROM_UNIT 2
+#define CDROM_UNIT          2
+
+/* CMOS: what drives there are. */
+#define CMOS_FLOPPIES       0x10
+#define CMOS_EQUIPMENT      0x14
+#define FLOPPY_1440         4
+#define EQUIPMENT_FPU_MOUSE 0x06
 
 /* Where the drive is, as firmware's boot order names it. */
 static void name_drive(struct tv_vm *vm, size_t i, const char *fmt, ...)
@@ -119,6 +126,21 @@ static int attach_floppies(struct tv_vm *vm, struct tv_error *err)
     return 0;
 }
 
+/* Firmware and Linux learn the drives from the CMOS. */
+static void describe_floppies(const struct tv_vm *vm, struct rtc *rtc)
+{
+    const struct tv_config *c = &vm->config;
+    unsigned count = 0, types = 0;
+    for (size_t i = 0; i < c->drive_count; i++)
+        if (c->drives[i].media == TV_DRIVE_FLOPPY && count < FDC_DRIVES) {
+            unsigned type = vm->disks[i] ? fdc_drive_type(disk_size(vm->disks[i])) : FLOPPY_1440;
+            types |= type << (count++ ? 0 : 4);
+        }
+    rtc_set_cmos(rtc, CMOS_FLOPPIES, (uint8_t)types);
+    rtc_set_cmos(rtc, CMOS_EQUIPMENT,
+                 (uint8_t)(EQUIPMENT_FPU_MOUSE | (count ? 1 | (count - 1) << 6 : 0)));
+}
+
 /* PVSCSI and virtio: an adapter for all disks of the one, a function for each of the other. */
 #define PVSCSI_SLOT  16
 #define VIRTIO_FIRST 4 /* slots of disks */
@@ -161,7 +183,7 @@ static int attach_virtio(struct tv_vm *vm, struct pci_bus *pci, size_t i, unsign
     return 0;
 }
 
-int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
+int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct tv_error *err)
 {
     const struct tv_config *c = &vm->config;
     bool ide = !c->kernel || fw_kernel_wanted(c), floppies = false;
@@ -181,6 +203,7 @@ int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
         floppies |= c->drives[i].media == TV_DRIVE_FLOPPY;
         ide |= c->drives[i].media != TV_DRIVE_FLOPPY && c->drives[i].interface == TV_INTERFACE_IDE;
     }
+    describe_floppies(vm, rtc);
     if (floppies && attach_floppies(vm, err) < 0)
         return -1;
     return ide ? attach_ide(vm, pci, err) : 0;

@@ -5,9 +5,11 @@
 #include "vm/vm.h"
 
 struct pci_bus;
+struct rtc;
 
-/* Open all images and create the controllers. -1 with `err` filled. */
-int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err);
+/* Open all images, create the controllers, describe floppy drives in the CMOS of `rtc`. -1 with
+ * `err` filled. */
+int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct tv_error *err);
 /* Try again what found no space on the host. True: nothing waits for it any more. All vCPUs are
  * parked. */
 bool drives_retry(struct tv_vm *vm);

@@ -194,7 +194,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
 
     if (!virtio_rng_create(env, pci, PCI_DEVFN(RNG_SLOT, 0)))
         return tv_fail(err, "out of memory");
-    if (drives_create(vm, pci, err) < 0)
+    if (drives_create(vm, pci, rtc, err) < 0)
         return -1;
     if (!c->kernel || fw_kernel_wanted(c))
         return bios_create(vm, pci, rtc, err);
