@@ -102,10 +102,40 @@ static void on_pong(struct frame *f)
     apic_write(APIC_EOI, 0);
 }
 
+/* Ring 3 as direct execution takes it: with the selectors that Linux has, no data segments, and
+ * code in a page that has no other. */
+enum { USER_SS = 0x2b, USER_CS = 0x33, USER_CODE = 16 << 20 };
+
+extern u8 user_loop[], user_calls[], user_end[];
+asm("user_loop: mov $64, %ecx; 1: dec %ecx; jnz 1b; cmpq $0, stop; je user_loop; int $0x80\n"
+    "user_calls: syscall; cmpq $0, stop; je user_calls; int $0x80\n"
+    "user_end:");
+
+static void run_user(const u8 *code)
+{
+    TRY("xor %%ecx, %%ecx; mov %%ecx, %%ds; mov %%ecx, %%es; pushq $0x2b; pushq resume+8;"
+        "pushq $0x202; pushq $0x33; push %%rax; iretq",
+        "a"(USER_CODE + (word)(code - user_loop)));
+}
+
+static void prepare_ring_3(void)
+{
+    memcpy((void *)USER_CODE, user_loop, (size_t)(user_end - user_loop));
+    set_segment(USER_SS, 0, 0xfffff, SEG_DATA | SEG_DPL3 | SEG_BIG | SEG_GRAN);
+    set_segment(USER_CS, 0, 0xfffff, SEG_CODE | SEG_DPL3 | SEG_LONG | SEG_GRAN);
+    wrmsr(EFER, rdmsr(EFER) | 1);
+    wrmsr(0xc0000081, (u64)SEL_CODE << 32 | (u64)(USER_SS - 8) << 48);
+    wrmsr(0xc0000082, (word)bench_syscall);
+    wrmsr(0xc0000084, 0x600);
+    if (!(cpuid(1, 0).c >> 26 & 1) || !(cpuid(7, 0).b & 1))
+        return;
+    WRITE_CR(4, READ_CR(4) | 1 << 9 | 1 << 16 | 1 << 18); /* OSFXSR, FSGSBASE, OSXSAVE */
+    asm volatile("xsetbv" : : "c"(0), "a"(cpuid(0xd, 0).a & 0xe7), "d"(0));
+}
+
 /* Until `stop`; interrupts are taken. */
 static void be_busy(enum load load)
 {
-    user_flags = 0x202;
     switch (load) {
     case HALTS:
         for (cli(); !stop; cli())
@@ -119,10 +149,10 @@ static void be_busy(enum load load)
                 asm volatile("" : "+r"(i));
         break;
     case RING_3:
-        TRY_USER("1: mov $64, %%ecx; 2: dec %%ecx; jnz 2b; cmpq $0, stop; je 1b");
+        run_user(user_loop);
         break;
     case SYSTEM_CALLS:
-        TRY_USER("1: syscall; cmpq $0, stop; je 1b");
+        run_user(user_calls);
         break;
     }
     cli();
@@ -205,10 +235,7 @@ void guest_main(void)
     pic_init();
     apic_enable();
     calibrate();
-    wrmsr(EFER, rdmsr(EFER) | 1);
-    wrmsr(0xc0000081, (u64)SEL_CODE << 32 | (u64)0x1b << 48);
-    wrmsr(0xc0000082, (word)bench_syscall);
-    wrmsr(0xc0000084, 0x600);
+    prepare_ring_3();
     const bool deadline = cpuid(1, 0).c >> 24 & 1;
     for (unsigned i = 0; i < ARRAY_SIZE(loads); i++) {
         timer(loads[i], false);

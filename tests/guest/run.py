@@ -26,6 +26,7 @@ def command(args):
         line = [args.trivisor, "run", "--quiet", "--kernel", args.image, "--memory", "128M", "--cpus", str(args.cpus),
                 "--mode", args.mode, "--require", args.mode, "--debug-exit", "0xf4", "--serial", "stdio", "--no-reboot"]
         line += ["--verify"] if args.verify else []
+        line += args.options.split()
     if args.append:
         line += ["-append" if args.qemu else "--append", args.append]
     if args.module:
@@ -49,6 +50,7 @@ def main():
     parser.add_argument("--verify", action="store_true", help="compare the translator with the interpreter")
     parser.add_argument("--status", type=int, default=1, help="exit status of a good run")
     parser.add_argument("--timeout", type=float, default=60)
+    parser.add_argument("--options", default="", help="more options for trivisor run")
     parser.add_argument("--append")
     parser.add_argument("--module")
     parser.add_argument("--write", action="store_true", help="make what comes out the expectation")
