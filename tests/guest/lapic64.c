@@ -86,8 +86,11 @@ static void timers(void)
     if (cpuid(1, 0).c >> 24 & 1) {
         apic_write(APIC_TIMER, 0x40040);
         asm volatile("mfence");
-        wrmsr(0x6e0, rdtsc() + 50000000);
-        check("TSC deadline armed", rdmsr(0x6e0) != 0);
+        const u64 due = rdtsc() + 50000000;
+        wrmsr(0x6e0, due);
+        const bool armed = rdmsr(0x6e0) != 0;
+        check("TSC deadline armed",
+              armed || rdtsc() >= due); /* a busy host may be as late as that */
         check("TSC deadline", wait(1));
         check("disarmed by firing", rdmsr(0x6e0) == 0);
         count = 0;
