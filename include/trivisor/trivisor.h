@@ -67,6 +67,8 @@ struct tv_config {
     /* What the firmware boots from: words such as "cda", "disk2", "once=cdrom", "menu", separated
      * by commas (docs/firmware.md); NULL: the disk, then the CD-ROM. */
     const char *boot;
+    const char *option_rom;   /* a PCI option ROM; NULL: none */
+    unsigned option_rom_slot; /* whose function 0 has it; 0: the entropy device's */
     enum tv_serial serial;
     const char *serial_path; /* FILE, UNIX */
     int debug_exit_port;     /* 0: none */

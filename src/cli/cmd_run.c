@@ -130,6 +130,7 @@ enum option_id {
     OPT_CDROM,
     OPT_FLOPPY,
     OPT_BOOT,
+    OPT_OPTION_ROM,
     OPT_BIOS,
     OPT_FIRMWARE,
     OPT_UEFI_VARS,
@@ -165,6 +166,7 @@ static const struct option options[] = {
     {"cdrom", required_argument, NULL, OPT_CDROM},
     {"floppy", required_argument, NULL, OPT_FLOPPY},
     {"boot", required_argument, NULL, OPT_BOOT},
+    {"option-rom", required_argument, NULL, OPT_OPTION_ROM},
     {"bios", required_argument, NULL, OPT_BIOS},
     {"firmware", required_argument, NULL, OPT_FIRMWARE},
     {"uefi-vars", required_argument, NULL, OPT_UEFI_VARS},
@@ -252,6 +254,21 @@ static int add_drive(struct run_options *o, const char *option, enum tv_drive_me
     return EXIT_OK;
 }
 
+/* FILE[,slot=N]. Cuts optarg into pieces. */
+static int set_option_rom(struct tv_config *c)
+{
+    char *comma = strrchr(optarg, ',');
+    long slot = 0;
+    if (comma && strncmp(comma + 1, "slot=", 5) == 0) {
+        if (!parse_number(comma + 6, 1, 31, &slot))
+            return cli_usage_error("--option-rom slot '%s': want a number from 1 to 31", comma + 6);
+        *comma = 0;
+    }
+    c->option_rom = optarg;
+    c->option_rom_slot = (unsigned)slot;
+    return EXIT_OK;
+}
+
 /* Returns EXIT_OK, or EXIT_USAGE having said why. */
 static int parse_option(struct run_options *o, int id)
 {
@@ -278,6 +295,8 @@ static int parse_option(struct run_options *o, int id)
     case OPT_BOOT:
         c->boot = optarg;
         return EXIT_OK;
+    case OPT_OPTION_ROM:
+        return set_option_rom(c);
     case OPT_BIOS:
         c->bios = optarg;
         return EXIT_OK;

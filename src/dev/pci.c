@@ -491,6 +491,11 @@ void pci_device_init(struct pci_bus *bus, struct pci_device *dev, unsigned devfn
     }
 }
 
+struct pci_device *pci_device_at(struct pci_bus *bus, unsigned devfn)
+{
+    return bus->devices[devfn % DEVFNS];
+}
+
 void pci_device_reset(struct pci_device *dev)
 {
     memcpy(dev->config, dev->config_reset, sizeof dev->config);

@@ -121,6 +121,8 @@ void pci_add_register_bar(struct pci_device *dev, unsigned bar, unsigned flags, 
  */
 struct physmem_region *pci_add_ram_bar(struct pci_device *dev, unsigned bar, unsigned flags,
                                        uint64_t size);
+/* The function there; NULL: none. */
+struct pci_device *pci_device_at(struct pci_bus *bus, unsigned devfn);
 /* The expansion ROM: a copy of `size` bytes (padded to a power of two). False: no room. */
 bool pci_add_rom(struct pci_device *dev, const void *data, uint64_t size);
 /*

@@ -256,3 +256,29 @@ int file_sync_directory(const char *path)
     close(fd);
     return error;
 }
+
+uint8_t *file_read_all(const char *path, uint64_t min, uint64_t max, uint64_t *size,
+                       struct tv_error *err)
+{
+    struct host_file file;
+    if (file_open(&file, path, FILE_READ_ONLY | FILE_NO_LOCK, NULL, err) < 0)
+        return NULL;
+    uint8_t *data = NULL;
+    int error = file_size(&file, size);
+    if (!error && (*size < min || *size > max)) {
+        tv_fail(err, "%s: a size of %llu bytes cannot be right", path, (unsigned long long)*size);
+        file_close(&file);
+        return NULL;
+    }
+    if (!error && !(data = malloc(*size + 1)))
+        error = ENOMEM;
+    if (!error)
+        error = file_read(&file, data, *size, 0);
+    file_close(&file);
+    if (error) {
+        tv_fail_errno(err, error, "%s: cannot read", path);
+        free(data);
+        return NULL;
+    }
+    return data;
+}

@@ -66,4 +66,8 @@ uint64_t file_next_hole(const struct host_file *file, uint64_t offset, uint64_t 
 /* fsync of the directory that a created file is in, so that its name survives a power cut too. */
 int file_sync_directory(const char *path);
 
+/* All of a file of `min` to `max` bytes, malloc'ed. NULL with `err` filled. */
+uint8_t *file_read_all(const char *path, uint64_t min, uint64_t max, uint64_t *size,
+                       struct tv_error *err);
+
 #endif

@@ -142,7 +142,6 @@ static void describe_floppies(const struct tv_vm *vm, struct rtc *rtc)
 }
 
 /* PVSCSI and virtio: an adapter for all disks of the one, a function for each of the other. */
-#define PVSCSI_SLOT  16
 #define VIRTIO_FIRST 4 /* slots of disks */
 #define VIRTIO_LAST  15
 

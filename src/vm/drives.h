@@ -4,6 +4,8 @@
 
 #include "vm/vm.h"
 
+#define PVSCSI_SLOT 16
+
 struct pci_bus;
 struct rtc;
 

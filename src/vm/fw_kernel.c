@@ -6,7 +6,6 @@
  */
 #include "vm/fw_kernel.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,32 +56,6 @@ enum {
 #define ROM_MAX            0x10000u
 #define ROM_FILE           "/usr/share/qemu/linuxboot_dma.bin"
 
-static uint8_t *read_all(const char *path, uint64_t min, uint64_t max, uint64_t *size,
-                         struct tv_error *err)
-{
-    struct host_file file;
-    if (file_open(&file, path, FILE_READ_ONLY | FILE_NO_LOCK, NULL, err) < 0)
-        return NULL;
-    uint8_t *data = NULL;
-    int error = file_size(&file, size);
-    if (!error && (*size < min || *size > max)) {
-        tv_fail(err, "%s: a size of %llu bytes cannot be right", path, (unsigned long long)*size);
-        file_close(&file);
-        return NULL;
-    }
-    if (!error && !(data = malloc(*size + 1)))
-        error = ENOMEM;
-    if (!error)
-        error = file_read(&file, data, *size, 0);
-    file_close(&file);
-    if (error) {
-        tv_fail_errno(err, error, "%s: cannot read", path);
-        free(data);
-        return NULL;
-    }
-    return data;
-}
-
 static uint32_t field(const uint8_t *at, unsigned bytes)
 {
     uint32_t value = 0;
@@ -111,7 +84,7 @@ static int add_initrd(const struct tv_vm *vm, struct fw_cfg *cfg, uint8_t *setup
     if (initrds[1])
         return tv_fail(err, "%s: through firmware a kernel gets one initrd", initrds[1]);
     uint64_t size;
-    uint8_t *data = read_all(initrds[0], 1, FILE_MAX, &size, err);
+    uint8_t *data = file_read_all(initrds[0], 1, FILE_MAX, &size, err);
     if (!data)
         return -1;
     uint64_t max = field(setup + HDR_VERSION, 2) >= 0x203 ? field(setup + HDR_INITRD_MAX, 4)
@@ -167,7 +140,7 @@ static int add_parts(const struct tv_vm *vm, struct fw_cfg *cfg, uint8_t *file, 
 static int add_rom(struct fw_cfg *cfg, struct tv_error *err)
 {
     uint64_t size;
-    uint8_t *rom = read_all(ROM_FILE, 512, ROM_MAX, &size, err);
+    uint8_t *rom = file_read_all(ROM_FILE, 512, ROM_MAX, &size, err);
     if (!rom)
         return tv_fail(err,
                        "%s: a BIOS needs it to boot with --kernel; install the package "
@@ -181,7 +154,7 @@ static int add_rom(struct fw_cfg *cfg, struct tv_error *err)
 int fw_kernel_add(const struct tv_vm *vm, struct fw_cfg *cfg, struct tv_error *err)
 {
     uint64_t size;
-    uint8_t *file = read_all(vm->config.kernel, HDR_END, FILE_MAX, &size, err);
+    uint8_t *file = file_read_all(vm->config.kernel, HDR_END, FILE_MAX, &size, err);
     if (!file)
         return -1;
     int result = add_parts(vm, cfg, file, size, err);

@@ -29,6 +29,7 @@
 #include "vm/bios.h"
 #include "vm/drives.h"
 #include "vm/fw_kernel.h"
+#include "vm/option_rom.h"
 #include "vm/screen.h"
 #include "vm/uefi.h"
 #include "vm/vm.h"
@@ -50,7 +51,8 @@ static struct irq_line isa_irq(struct tv_vm *vm, int irq)
 static bool tick_waits(void *opaque)
 {
     struct tv_vm *vm = opaque;
-    return ioapic_waits(vm->ioapic, 2) || (pic_waits(vm->pic, 0) && lapics_extint_wired(vm->lapics));
+    return ioapic_waits(vm->ioapic, 2) ||
+           (pic_waits(vm->pic, 0) && lapics_extint_wired(vm->lapics));
 }
 
 static void tick_taken(void *opaque)
@@ -125,6 +127,15 @@ static const struct {
     int irq;
 } serial_ports[] = {{0x3f8, 4}, {0x2f8, 3}};
 
+static int add_option_roms(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
+{
+    const struct tv_config *c = &vm->config;
+    unsigned slot = c->option_rom_slot ? c->option_rom_slot : RNG_SLOT;
+    if (c->option_rom && option_rom_add(pci, PCI_DEVFN(slot, 0), c->option_rom, err) < 0)
+        return -1;
+    return c->uefi && vm->pvscsi ? option_rom_add_pvscsi(pci, PCI_DEVFN(PVSCSI_SLOT, 0), err) : 0;
+}
+
 int pc_build(struct tv_vm *vm, struct tv_error *err)
 {
     struct device_env *env = &vm->env;
@@ -194,7 +205,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
 
     if (!virtio_rng_create(env, pci, PCI_DEVFN(RNG_SLOT, 0)))
         return tv_fail(err, "out of memory");
-    if (drives_create(vm, pci, rtc, err) < 0)
+    if (drives_create(vm, pci, rtc, err) < 0 || add_option_roms(vm, pci, err) < 0)
         return -1;
     if (!c->kernel || fw_kernel_wanted(c))
         return bios_create(vm, pci, rtc, err);

@@ -231,6 +231,7 @@ static void free_config(struct tv_config *c)
     free((char *)c->bios);
     free((char *)c->uefi_vars);
     free((char *)c->boot);
+    free((char *)c->option_rom);
     for (size_t i = 0; i < c->drive_count; i++) {
         free((char *)c->drives[i].path);
         free((char *)c->drives[i].format);
@@ -271,6 +272,7 @@ static void copy_config(struct tv_config *to, const struct tv_config *from)
     to->bios = copy_string(from->bios);
     to->uefi_vars = copy_string(from->uefi_vars);
     to->boot = copy_string(from->boot);
+    to->option_rom = copy_string(from->option_rom);
     struct tv_drive *drives = calloc(from->drive_count + 1, sizeof *drives);
     to->drive_count = drives ? from->drive_count : 0;
     for (size_t i = 0; i < to->drive_count; i++) {

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """What --boot makes the firmware boot from: order, one drive of several, once, and the boot menu; SeaBIOS and OVMF.
 
-    boot_order.py --trivisor EXE [--mode M] [--show]
+    boot_order.py --trivisor EXE --rom FILE [--mode M] [--show]
+
+And that an option ROM of a PCI device runs before that.
 """
 import argparse
 import os
@@ -96,6 +98,13 @@ def bios_cases(bench):
     bench.order("order=cdrom,disk", "cd", options=drives)
     bench.order("nc", "disk", options=drives)
     bench.order("once=floppy,disk2", "resetting", "second", options=drives + ["--floppy", bench.path("resetting")])
+    with open(bench.args.rom, "rb") as f:
+        rom = bytearray(f.read())
+    rom[-1] = -sum(rom) & 255
+    with open(bench.path("rom"), "wb") as f:
+        f.write(rom)
+    # The BIOS leaves ROMs of devices alone that it has a driver for: the entropy device's, in slot 3.
+    bench.order("c", "rom", "disk", options=drives + ["--option-rom", bench.path("rom")])
     # The menu's second entry is the second disk; with it on the serial port, keys are a terminal's.
     bench.menu("menu", "Press ESC for boot menu", b"\x1b", drives, "second")
     bench.menu("menu=f12,wait=20", "Press F12 for boot menu", b"\x1b[24~", drives, "second")
@@ -116,6 +125,7 @@ def uefi_cases(bench):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trivisor", required=True)
+    parser.add_argument("--rom", required=True, help="option_rom.S as a binary")
     parser.add_argument("--mode", default="auto")
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()

@@ -3,7 +3,7 @@
 
     grub_efi.py --trivisor EXE --kernel FILE --busybox FILE [--mode M] [--show] [CASE...]
 
-Cases: ide, virtio, cdrom (El Torito), entry (a disk that boots by an entry alone, as an installed Debian does).
+Cases: ide, pvscsi (by a driver of ours, the adapter's option ROM), virtio, cdrom (El Torito), entry (a disk that boots by an entry alone, as an installed Debian does).
 """
 import argparse
 import os
@@ -29,7 +29,7 @@ bcfg boot add 0 fs0:\\EFI\\debian\\grubx64.efi debian
 reset
 """
 DISK_MIB = 48
-PLACES = {"ide": "hd0,msdos1", "virtio": "hd0,msdos1", "cdrom": "cd0", "entry": "hd0,msdos1"}
+PLACES = {"ide": "hd0,msdos1", "pvscsi": "hd0,msdos1", "virtio": "hd0,msdos1", "cdrom": "cd0", "entry": "hd0,msdos1"}
 
 
 def make_cd(directory, grub, files):

@@ -82,6 +82,11 @@ def files():
         expect_error("no password file", 1, ["/nonexistent/x"], *base, "--kernel", noise, "--display", "web=127.0.0.1:0", "--vnc-password", "/nonexistent/x")
         for order in ("x", "", "disk0", "cdrom2x", "c,,d", "order=", "once=q", "menu=yes", "wait=-1", "wait=1000", "wait=x"):
             expect_error(f"boot order {order!r}", 1, [order.split("=")[-1].split(",")[0], "want"], *base, "--disk", noise, "--boot", order)
+        disk = [*base, "--disk", f"{noise},if=virtio"]
+        expect_error("no option ROM", 1, [noise, "55 AA"], *disk, "--option-rom", noise)
+        expect_error("missing option ROM", 1, [missing], *disk, "--option-rom", missing + ",slot=4")
+        expect_error("option ROM of no device", 1, ["slot 9"], *disk, "--option-rom", noise + ",slot=9")
+        expect_error("option ROM in a wrong slot", 2, ["'32'", "1 to 31"], *disk, "--option-rom", noise + ",slot=32")
         expect_error("no second disk", 1, ["disk2", "1 of the kind"], *base, "--disk", noise, "--boot", "once=disk2")
         expect_error("unknown CPU", 1, ["z80"], *base, "--kernel", noise, "--cpu", "z80")
         expect_error("unknown log item", 1, ["frob"], *base, "--kernel", noise, "--log", "frob:" + noise)

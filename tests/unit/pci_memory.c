@@ -5,6 +5,7 @@
 #define OTHER     6
 #define VRAM      0xd0000000u
 #define TABLE     0xd8000000u
+#define ROM_SIZE  8192u /* of 5000 bytes */
 
 struct toy {
     struct pci_device pci;
@@ -104,6 +105,33 @@ static void test_bars(void)
     CHECK(owner(RAM_SIZE) == 0);
     set(SLOT, PCI_BAR0, 0xfff00000);
     CHECK(owner(0xfff00000) == 0 && !physmem_host(mem, 0xfffffff8, 16));
+}
+
+/* The expansion ROM decodes when both its own bit and the command register's are set (PCI 3.0,
+ * 6.2.5.2). */
+static void test_rom(void)
+{
+    enum { ROM = 0xd4000000u, ENABLE = 1 };
+    CHECK(get(SLOT, PCI_ROM_BAR) == 0);
+    set(SLOT, PCI_COMMAND, 0);
+    set(SLOT, PCI_ROM_BAR, 0xfffffffe);
+    CHECK(get(SLOT, PCI_ROM_BAR) == (0xffffffff & ~(ROM_SIZE - 1)));
+    set(SLOT, PCI_ROM_BAR, ROM);
+    set(SLOT, PCI_COMMAND, PCI_COMMAND_MEMORY);
+    CHECK(!physmem_host(mem, ROM, 4));
+    set(SLOT, PCI_COMMAND, 0);
+    set(SLOT, PCI_ROM_BAR, ROM | 0x7fe | ENABLE);
+    CHECK(get(SLOT, PCI_ROM_BAR) == (ROM | ENABLE) && !physmem_host(mem, ROM, 4));
+    set(SLOT, PCI_COMMAND, PCI_COMMAND_MEMORY);
+    const uint8_t *rom = physmem_host(mem, ROM, ROM_SIZE);
+    CHECK(rom && rom[0] == 0x55 && rom[1] == 0xaa && rom[4999] == 7 && rom[5000] == 0xff);
+    CHECK(!physmem_host_write(mem, ROM, 4) && !physmem_host(mem, ROM + ROM_SIZE, 4));
+    set(OTHER, PCI_ROM_BAR, 0xffffffff);
+    CHECK(get(OTHER, PCI_ROM_BAR) == 0); /* which has none */
+    CHECK(pci_device_at(pci, PCI_DEVFN(SLOT, 0)) == &toys[0].pci);
+    CHECK(!pci_device_at(pci, PCI_DEVFN(SLOT, 1)));
+    set(SLOT, PCI_ROM_BAR, ROM);
+    CHECK(!physmem_host(mem, ROM, 4));
 }
 
 /* A 64-bit BAR goes everywhere, but not around the end. */
@@ -286,7 +314,10 @@ int main(void)
     pci = pci_create(&m.env, &wiring);
     add_toy(0, SLOT);
     add_toy(1, OTHER);
+    uint8_t rom[5000] = {0x55, 0xaa, [4999] = 7};
+    CHECK(pci_add_rom(&toys[0].pci, rom, sizeof rom));
     test_bars();
+    test_rom();
     test_wide();
     test_msix();
     test_msi();

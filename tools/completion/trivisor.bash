@@ -30,7 +30,7 @@ _trivisor_disk()
 _trivisor()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-    local options="--kernel --initrd --append --disk --cdrom --floppy --boot --bios --firmware --uefi-vars --memory --cpus --mode --require --tcache --bt-opt --cpu --serial --debug-exit
+    local options="--kernel --initrd --append --disk --cdrom --floppy --boot --option-rom --bios --firmware --uefi-vars --memory --cpus --mode --require --tcache --bt-opt --cpu --serial --debug-exit
         --display --vga --keyboard --vnc-password --screenshot --no-reboot --on-panic --verify --stats --log --symbols --gdb --quiet --help"
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
