@@ -486,6 +486,18 @@ void bt_emit_push_target(struct translation_state *t, struct insn *in)
     push_done(t, in);
 }
 
+void bt_emit_pop_value(struct translation_state *t, struct insn *in, unsigned to)
+{
+    struct operand top = check_top(t, in, HOST_RSP);
+    fault_point(t, in);
+    put_sized(t, false, to, top);
+}
+
+void bt_emit_pop_done(struct translation_state *t)
+{
+    move_rsp(t, (int32_t)t->bits / 8);
+}
+
 static void emit_push(struct translation_state *t, struct insn *in)
 {
     stack_clobbers(t, in);

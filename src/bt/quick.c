@@ -1,13 +1,14 @@
 /*
- * SYSCALL, SYSRET and IRET in their common forms, between rings 0 and 3 of 64-bit code: straight
- * from translated code to translated code. Whatever is not as usual is left to the interpreter,
- * with nothing changed. Compiled so that vector registers stay untouched.
+ * SYSCALL, SYSRET, SYSENTER, SYSEXIT and IRET in their common forms, between rings 0 and 3 of code
+ * of one width: straight from translated code to translated code. Whatever is not as usual is left
+ * to the interpreter, with nothing changed. Compiled so that vector registers stay untouched.
  */
 #include "bt/bt.h"
 #include "interp/system.h"
 
-#define USUAL_CODE (SEG_P | SEG_S | SEG_CODE | SEG_L | SEG_ACCESSED)
-#define USUAL_DATA (SEG_P | SEG_S | SEG_WRITE | SEG_ACCESSED)
+#define USUAL_CODE   (SEG_P | SEG_S | SEG_CODE | SEG_L | SEG_ACCESSED)
+#define USUAL_CODE32 (SEG_P | SEG_S | SEG_CODE | SEG_DB | SEG_ACCESSED)
+#define USUAL_DATA   (SEG_P | SEG_S | SEG_WRITE | SEG_ACCESSED)
 
 /* What interp_mode_changed() does, where CPL and AC alone have changed; and the translator's mode.
  * False: that mode has not been met yet. */
@@ -41,9 +42,9 @@ static bool debugging(const struct vcpu *cpu)
     return cpu->interp->single || (cpu->dr[7] & 0xff);
 }
 
-#define FLAT_CODE(dpl)                                                                             \
+#define FLAT_CODE(dpl, size)                                                                       \
     (SEG_G | (uint32_t)(dpl) << SEG_DPL_SHIFT | SEG_P | SEG_S | SEG_CODE | SEG_WRITE |             \
-     SEG_ACCESSED | SEG_L)
+     SEG_ACCESSED | (size))
 #define FLAT_DATA(dpl)                                                                             \
     (SEG_G | SEG_DB | SEG_P | (uint32_t)(dpl) << SEG_DPL_SHIFT | SEG_S | SEG_WRITE | SEG_ACCESSED)
 
@@ -64,7 +65,7 @@ static bool quick_syscall(struct vcpu *cpu, const struct bt_site *site)
     cpu->gpr[RCX] = site->block->rip + site->offset + site->length;
     cpu->gpr[R11] = flags;
     cpu->rip = cpu->lstar;
-    set_flat(&cpu->seg[CS], cs, FLAT_CODE(0));
+    set_flat(&cpu->seg[CS], cs, FLAT_CODE(0, SEG_L));
     set_flat(&cpu->seg[SS], cs + 8, FLAT_DATA(0));
     cpu->cpl = 0;
     cpu_set_rflags(cpu, flags & ~(uint32_t)cpu->sfmask);
@@ -79,7 +80,7 @@ static bool quick_sysret(struct vcpu *cpu, const struct bt_site *site)
         return false;
     unsigned base = (unsigned)(cpu->star >> 48);
     cpu->rip = cpu->gpr[RCX];
-    set_flat(&cpu->seg[CS], (base + 16) | 3, FLAT_CODE(3));
+    set_flat(&cpu->seg[CS], (base + 16) | 3, FLAT_CODE(3, SEG_L));
     struct segment *ss = &cpu->seg[SS];
     if (cpu->machine->cpuid.vendor == VENDOR_INTEL) {
         set_flat(ss, (base + 8) | 3, FLAT_DATA(3));
@@ -137,6 +138,11 @@ static bool would_drop(const struct vcpu *cpu)
     return false;
 }
 
+/* What it loads at CPL 0. */
+#define IRET_FLAGS                                                                                 \
+    (FLAGS_ARITH | FLAG_DF | FLAG_NT | FLAG_AC | FLAG_ID | FLAG_IF | FLAG_IOPL | FLAG_RF |         \
+     FLAG_VIF | FLAG_VIP)
+
 static bool quick_iret(struct vcpu *cpu, const struct bt_site *site)
 {
     uint64_t sp = cpu->gpr[RSP];
@@ -161,12 +167,98 @@ static bool quick_iret(struct vcpu *cpu, const struct bt_site *site)
     cpu->seg[CS] = code;
     cpu->seg[SS] = stack;
     cpu->cpl = (uint8_t)cpl;
-    load_flags(cpu, flags,
-               FLAGS_ARITH | FLAG_DF | FLAG_NT | FLAG_AC | FLAG_ID | FLAG_IF | FLAG_IOPL | FLAG_RF |
-                   FLAG_VIF | FLAG_VIP);
+    load_flags(cpu, flags, IRET_FLAGS);
     cpu->rflags &= ~FLAG_RF; /* nobody looks at it before the next instruction is done */
     cpu->nmi_blocked = false;
     return true;
+}
+
+/* ---- 32-bit code, outside long mode ---- */
+
+static void enter_ring32(struct vcpu *cpu, unsigned cs, unsigned ring, uint64_t rip, uint64_t sp)
+{
+    cpu->rip = (uint32_t)rip;
+    cpu->gpr[RSP] = (uint32_t)sp;
+    set_flat(&cpu->seg[CS], cs, FLAT_CODE(ring, SEG_DB));
+    set_flat(&cpu->seg[SS], cs + 8, FLAT_DATA(ring));
+    cpu->cpl = (uint8_t)ring;
+}
+
+static bool quick_sysenter(struct vcpu *cpu)
+{
+    unsigned cs = (unsigned)cpu->sysenter_cs & 0xfffc;
+    if (!cs)
+        return false;
+    cpu->rflags &= ~(FLAG_VM | FLAG_IF | FLAG_RF);
+    enter_ring32(cpu, cs, 0, cpu->sysenter_eip, cpu->sysenter_esp);
+    return true;
+}
+
+static bool quick_sysexit(struct vcpu *cpu)
+{
+    unsigned cs = (unsigned)cpu->sysenter_cs & 0xfffc;
+    if (!cs || cpu->cpl != 0)
+        return false;
+    enter_ring32(cpu, (cs + 16) | 3, 3, cpu->gpr[RDX], cpu->gpr[RCX]);
+    return true;
+}
+
+static bool flat32(const struct segment *s)
+{
+    return (s->attr & SEG_DB) && s->base == 0 && s->limit == 0xffffffff;
+}
+
+static bool quick_iret32(struct vcpu *cpu)
+{
+    uint64_t sp = (uint32_t)cpu->gpr[RSP];
+    if (cpu->cpl != 0 || (cpu->rflags & FLAG_NT))
+        return false;
+    const uint8_t *frame = look(cpu, bt_context(cpu->bt->mode), sp, 12);
+    if (!frame)
+        return false;
+    uint32_t eip = (uint32_t)host_load(frame, 4), flags = (uint32_t)host_load(frame + 8, 4);
+    unsigned cs = (uint16_t)host_load(frame + 4, 4), cpl = cs & 3;
+    struct segment code, stack = cpu->seg[SS];
+    uint64_t new_sp = (uint32_t)(sp + 12);
+    if ((cpl != 0 && cpl != 3) || (flags & (FLAG_TF | FLAG_NT | FLAG_VIF | FLAG_VIP | FLAG_VM)) ||
+        ((flags & FLAG_RF) && debugging(cpu)) || !usual_segment(cpu, cs, USUAL_CODE32, &code) ||
+        !flat32(&code))
+        return false;
+    if (cpl == 3) {
+        frame = look(cpu, bt_context(cpu->bt->mode), sp, 20);
+        if (!frame)
+            return false;
+        unsigned ss = (uint16_t)host_load(frame + 16, 4);
+        new_sp = host_load(frame + 12, 4);
+        if ((ss & 3) != 3 || !usual_segment(cpu, ss, USUAL_DATA, &stack) || !flat32(&stack) ||
+            would_drop(cpu))
+            return false;
+    }
+    cpu->rip = eip;
+    cpu->gpr[RSP] = new_sp;
+    cpu->seg[CS] = code;
+    cpu->seg[SS] = stack;
+    cpu->cpl = (uint8_t)cpl;
+    load_flags(cpu, flags, IRET_FLAGS);
+    cpu->rflags &= ~FLAG_RF; /* as above */
+    cpu->nmi_blocked = false;
+    return true;
+}
+
+static bool run32(struct vcpu *cpu, const struct bt_site *site)
+{
+    if (cpu->efer & EFER_LMA)
+        return false;
+    switch (site->mnemonic) {
+    case ZYDIS_MNEMONIC_SYSENTER:
+        return quick_sysenter(cpu);
+    case ZYDIS_MNEMONIC_SYSEXIT:
+        return quick_sysexit(cpu);
+    case ZYDIS_MNEMONIC_IRETD:
+        return quick_iret32(cpu);
+    default:
+        return false;
+    }
 }
 
 static bool run(struct vcpu *cpu, const struct bt_site *site)
@@ -186,10 +278,10 @@ static bool run(struct vcpu *cpu, const struct bt_site *site)
 const void *bt_callout_end(struct vcpu *cpu, struct bt_site *site)
 {
     struct bt *bt = cpu->bt;
-    if (site->straddles || !(bt->mode & BT_64))
+    if (site->straddles)
         return bt_callout_end_slow(cpu, site);
     cpu->cc = flags_from_ax((uint32_t)bt->flags & 0xffff);
-    if (!run(cpu, site))
+    if (!(bt->mode & BT_64 ? run(cpu, site) : run32(cpu, site)))
         return bt_callout_end_slow(cpu, site);
     bt->flags = ax_from_flags(cpu->cc);
     bt->stats.callouts++;

@@ -54,6 +54,15 @@ bool bt_classify_system(const struct translation_state *t, struct insn *in)
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP:
     case ZYDIS_MNEMONIC_RDPKRU:
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD:
+        in->kind = INSN_SYSTEM;
+        return true;
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_POPFD:
+        if ((in->z.mnemonic == ZYDIS_MNEMONIC_POPFQ) != wide ||
+            t->cpu->interp->mode.stack_bits != t->bits)
+            return false;
         in->kind = INSN_SYSTEM;
         return true;
     case ZYDIS_MNEMONIC_CLI:
@@ -147,6 +156,61 @@ static void call_out_if(struct translation_state *t, const struct insn *in, unsi
     site->ends = true;
     t->colds[t->cold_count++] =
         (struct cold){.kind = COLD_CALLOUT, .jump = put_jcc(&t->e, condition), .site = site};
+}
+
+static void test_rflags(struct translation_state *t, uint32_t bits)
+{
+    put_op(&t->e, false, 0xf7, 0, gs_operand(VCPU_AT(rflags))); /* TEST */
+    put32(&t->e, bits);
+}
+
+static void put_test_imm(struct emit *e, unsigned reg, uint32_t bits)
+{
+    put_op(e, false, 0xf7, 0, reg_operand(reg));
+    put32(e, bits);
+}
+
+/* SDM vol. 2, POPF, where it changes nothing that the mode or the next instruction's boundary
+ * depends on, and lets no interrupt in that is waiting. */
+static void emit_popf(struct translation_state *t, struct insn *in)
+{
+    struct emit *e = &t->e;
+    bool user = t->bt->mode & BT_USER;
+    uint32_t plain = FLAG_DF | FLAG_ID | (user ? 0 : FLAG_IF);
+    if (user) { /* with IOPL 3, IF may change */
+        test_rflags(t, FLAG_IOPL);
+        call_out_if(t, in, CC_NE);
+    }
+    bt_emit_pop_value(t, in, T2);
+    put_load32(e, T0, gs_operand(VCPU_AT(rflags)));
+    put_op(e, false, 0x33, T0, reg_operand(T2)); /* XOR */
+    put_test_imm(e, T0, FLAG_TF | FLAG_NT | FLAG_AC | (user ? 0 : FLAG_IOPL));
+    call_out_if(t, in, CC_NE);
+    if (!user) {
+        put_test_imm(e, T2, FLAG_IF);
+        uint8_t *masked = put_jcc(e, CC_E);
+        put_op(e, false, 0x80, ALU_CMP, gs_operand(VCPU_AT(intr_asserted)));
+        put8(e, 0);
+        call_out_if(t, in, CC_NE);
+        put_target(masked, e->at);
+    }
+    put_alu_imm(e, false, ALU_AND, reg_operand(T0), (int32_t)plain);
+    put_op(e, false, 0x31, T0, gs_operand(VCPU_AT(rflags))); /* XOR */
+    if (in->live_after) {                                    /* the form of LAHF and SETO AL */
+        put8(e, 0x45);                                       /* MOVZX T0d, T2b */
+        put8(e, 0x0f);
+        put8(e, 0xb6);
+        put_modrm(e, T0, reg_operand(T2));
+        put_op(e, false, 0xc1, 4, reg_operand(T0)); /* SHL 8 */
+        put8(e, 8);
+        put_op(e, false, 0xc1, 5, reg_operand(T2)); /* SHR 11 */
+        put8(e, 11);
+        put_alu_imm(e, false, ALU_AND, reg_operand(T2), 1);
+        put_op(e, false, 0x0b, T0, reg_operand(T2)); /* OR */
+        put_store32(e, T0, gs_operand(BT_AT(t->bt, flags)));
+    }
+    bt_emit_pop_done(t);
+    t->flags = FLAGS_SAVED;
 }
 
 static void test_cr4(struct translation_state *t, uint64_t bit)
@@ -292,6 +356,18 @@ void bt_emit_system(struct translation_state *t, struct insn *in)
         break;
     case ZYDIS_MNEMONIC_STI:
         emit_sti(t, in);
+        break;
+    case ZYDIS_MNEMONIC_CLD:
+        put_op(&t->e, false, 0x81, ALU_AND, gs_operand(VCPU_AT(rflags)));
+        put32(&t->e, ~FLAG_DF);
+        break;
+    case ZYDIS_MNEMONIC_STD:
+        put_op(&t->e, false, 0x81, ALU_OR, gs_operand(VCPU_AT(rflags)));
+        put32(&t->e, FLAG_DF);
+        break;
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+        emit_popf(t, in);
         break;
     case ZYDIS_MNEMONIC_SWAPGS:
         emit_swapgs(t);

@@ -174,6 +174,10 @@ void bt_emit_string(struct translation_state *t, struct insn *in);
 
 /* insns.c */
 void bt_emit_push_target(struct translation_state *t, struct insn *in); /* push bt.target */
+/* Load what is on top of the stack; move RSP behind it. Between them the instruction may be left to
+ * the interpreter. */
+void bt_emit_pop_value(struct translation_state *t, struct insn *in, unsigned to);
+void bt_emit_pop_done(struct translation_state *t);
 void bt_emit_insn(struct translation_state *t, struct insn *in);
 void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target);
 /* `jump` leaves translated code before `in`. Flags are saved, or dead. */

@@ -148,7 +148,7 @@ struct interp {
     uint32_t decoders_ready;
 
     struct rehearsal *rehearsal; /* NULL: this is for real */
-    uint64_t string_limit;       /* iterations until a repeated string instruction leaves; 0: many */
+    uint64_t string_limit; /* iterations until a repeated string instruction leaves; 0: many */
 
     /* The translator's: after a flush. */
     void (*flushed)(struct vcpu *cpu, enum flushed what, uint64_t linear);
@@ -160,6 +160,12 @@ struct interp {
     uint64_t arena_used;
     struct block *hash[HASH_ENTRIES];
     struct jump_entry jumps[JUMP_ENTRIES];
+    /* Where the local APIC's page was found last, for reading and for writing. */
+    struct {
+        uint64_t tag; /* as in the TLB; 0: nowhere */
+        uint64_t gpa;
+        unsigned context;
+    } apic_page[2];
     struct tlb_entry read_tlb[TLB_CONTEXTS][TLB_ENTRIES];
     struct tlb_write_entry write_tlb[TLB_CONTEXTS][TLB_ENTRIES];
     struct tlb_exec_entry exec_tlb[TLB_CONTEXTS][TLB_ENTRIES];
