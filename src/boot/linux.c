@@ -10,36 +10,10 @@
 
 #include "boot/bytes.h"
 #include "boot/layout.h"
+#include "boot/linux_header.h"
 #include "boot/loader.h"
 #include "util/error.h"
 #include "util/util.h"
-
-/* Setup header, by offset in the file and in boot_params alike. */
-enum {
-    HDR_START = 0x1f1,
-    HDR_SETUP_SECTS = 0x1f1,
-    HDR_SYSSIZE = 0x1f4,
-    HDR_VID_MODE = 0x1fa,
-    HDR_BOOT_FLAG = 0x1fe,
-    HDR_JUMP = 0x200,
-    HDR_MAGIC = 0x202,
-    HDR_VERSION = 0x206,
-    HDR_TYPE_OF_LOADER = 0x210,
-    HDR_LOADFLAGS = 0x211,
-    HDR_CODE32_START = 0x214,
-    HDR_RAMDISK_IMAGE = 0x218,
-    HDR_RAMDISK_SIZE = 0x21c,
-    HDR_HEAP_END = 0x224,
-    HDR_CMDLINE = 0x228,
-    HDR_INITRD_MAX = 0x22c,
-    HDR_ALIGNMENT = 0x230,
-    HDR_RELOCATABLE = 0x234,
-    HDR_XLOADFLAGS = 0x236,
-    HDR_CMDLINE_SIZE = 0x238,
-    HDR_PREF_ADDRESS = 0x258,
-    HDR_INIT_SIZE = 0x260,
-    HDR_FIXED_END = 0x264,
-};
 
 /* boot_params outside the header */
 enum {
@@ -57,15 +31,12 @@ enum {
     BP_SIZE = 0x1000,
 };
 
-#define LOADED_HIGH          BIT(0)
 #define QUIET_FLAG           BIT(5)
-#define CAN_USE_HEAP         BIT(7)
 #define XLF_KERNEL_64        BIT(0)
 #define LOADER_UNDEFINED     0xff
 #define VID_MODE_NORMAL      0xffff
 #define ENTRY64_OFFSET       0x200
 
-#define INITRD_MAX_DEFAULT   0x37ffffffu
 #define CMDLINE_SIZE_DEFAULT 255u
 
 struct setup {

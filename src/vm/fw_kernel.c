@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "boot/linux_header.h"
 #include "disk/file.h"
 #include "util/error.h"
 #include "util/util.h"
@@ -28,33 +29,15 @@ enum {
     ITEM_SETUP = 0x18,
 };
 
-/* The setup header, by offset in the file. */
-enum {
-    HDR_SETUP_SECTS = 0x1f1,
-    HDR_MAGIC = 0x202,
-    HDR_VERSION = 0x206,
-    HDR_TYPE_OF_LOADER = 0x210,
-    HDR_LOADFLAGS = 0x211,
-    HDR_RAMDISK_IMAGE = 0x218,
-    HDR_RAMDISK_SIZE = 0x21c,
-    HDR_HEAP_END = 0x224,
-    HDR_CMDLINE = 0x228,
-    HDR_INITRD_MAX = 0x22c,
-    HDR_END = 0x230,
-};
-
-#define LOADED_HIGH        0x01
-#define CAN_USE_HEAP       0x80
-#define LOADER_ROM         0xb0
-#define SETUP_BASE         0x10000u
-#define CMDLINE_BASE       0x20000u
-#define CMDLINE_MAX        0x8000u
-#define KERNEL_BASE        0x100000u
-#define INITRD_MAX_DEFAULT 0x37ffffffu
-#define FIRMWARE_TABLES    0x100000u /* at the end of RAM: not for the initrd */
-#define FILE_MAX           (UINT64_C(1) << 30)
-#define ROM_MAX            0x10000u
-#define ROM_FILE           "/usr/share/qemu/linuxboot_dma.bin"
+#define LOADER_ROM      0xb0
+#define SETUP_BASE      0x10000u
+#define CMDLINE_BASE    0x20000u
+#define CMDLINE_MAX     0x8000u
+#define KERNEL_BASE     0x100000u
+#define FIRMWARE_TABLES 0x100000u /* at the end of RAM: not for the initrd */
+#define FILE_MAX        (UINT64_C(1) << 30)
+#define ROM_MAX         0x10000u
+#define ROM_FILE        "/usr/share/qemu/linuxboot_dma.bin"
 
 static uint32_t field(const uint8_t *at, unsigned bytes)
 {
@@ -154,7 +137,7 @@ static int add_rom(struct fw_cfg *cfg, struct tv_error *err)
 int fw_kernel_add(const struct tv_vm *vm, struct fw_cfg *cfg, struct tv_error *err)
 {
     uint64_t size;
-    uint8_t *file = file_read_all(vm->config.kernel, HDR_END, FILE_MAX, &size, err);
+    uint8_t *file = file_read_all(vm->config.kernel, HDR_ALIGNMENT, FILE_MAX, &size, err);
     if (!file)
         return -1;
     int result = add_parts(vm, cfg, file, size, err);

@@ -6,11 +6,11 @@
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 
-BIOS = "/usr/share/seabios/bios-256k.bin"
+import media
+
 EXPECTED = "boot sector\nsecond sector\nthird sector\nsecond sector\n"
 PASSED = 0x10 << 1 | 1  # what the sector writes to the debug-exit port
 
@@ -21,22 +21,17 @@ def main():
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--mode", default="auto")
     args = parser.parse_args()
-    if not os.path.exists(BIOS):
-        print(f"skipped: {BIOS} is missing; install the package seabios")
-        sys.exit(77)
-
+    media.need(media.BIOS)
     with tempfile.TemporaryDirectory() as directory:
         image = os.path.join(directory, "disk.img")
         shutil.copyfile(args.sector, image)
-        command = [args.trivisor, "run", "--mode", args.mode, "--quiet", "--no-reboot", "--debug-exit", "0xf4",
-                   "--bios", BIOS, "--disk", f"{image},if=ide,format=raw"]
-        run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=50)
+        status, text = media.run_vm(args.trivisor, "--mode", args.mode, "--debug-exit", "0xf4", "--bios", media.BIOS,
+                                    "--disk", f"{image},if=ide,format=raw", seconds=50)
         with open(image, "rb") as f:
             sectors = f.read(4 * 512)
-    text = run.stdout.decode(errors="replace").replace("\r", "")
-    if run.returncode != PASSED or text != EXPECTED or sectors[512:1024] != sectors[1536:2048]:
+    if status != PASSED or text != EXPECTED or sectors[512:1024] != sectors[1536:2048]:
         print(text)
-        print(f"problem: exit status {run.returncode}, want {PASSED}; or the fourth sector is not as the second")
+        print(f"problem: exit status {status}, want {PASSED}; or the fourth sector is not as the second")
         sys.exit(1)
     print("passed: " + text.replace("\n", ", ").rstrip(", "))
 

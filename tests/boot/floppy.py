@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 
+import media
+
 # KiB, tracks, sectors in a track
 FORMATS = ((360, 40, 9), (1200, 80, 15), (720, 80, 9), (1440, 80, 18), (2880, 80, 36))
 SECTOR = 512
@@ -28,9 +30,7 @@ def main():
     parser.add_argument("--trivisor", required=True)
     parser.add_argument("--sector", required=True)
     args = parser.parse_args()
-    if not os.path.exists("/usr/share/seabios/bios-256k.bin"):
-        print("skipped: no seabios")
-        sys.exit(77)
+    media.need(media.BIOS)
     with open(args.sector, "rb") as f:
         boot = f.read()
     failed = False

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 
+import media
 from machine import Failed, Machine
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -21,6 +22,16 @@ SYSLINUX = "/usr/lib/syslinux/modules/bios"
 ISOLINUX = "/usr/lib/ISOLINUX/isolinux.bin"
 PROMPT = "root@debian:~#"
 WHITE = b"\xff\xff\xff"
+EFI_SYSTEM = """search --label --set=root root
+linux /vmlinuz root=LABEL=root ro console=ttyS0,115200 console=tty0
+initrd /initrd.img
+boot
+"""
+EFI_INSTALLER = """search --file --set=root /initrd.gz
+linux /linux ---
+initrd /initrd.gz
+boot
+"""
 BITS = {"amd64": "x86_64", "i386": "i686"}
 
 
@@ -86,6 +97,27 @@ class Bench:
                              f"default debian-installer/{arch}/boot-screens/vesamenu.c32\nprompt 0\ntimeout 0\n")
             run("xorriso", "-report_about", "SORRY", "-as", "mkisofs", "-quiet", "-o", iso, "-J", "-R", "-b", "isolinux.bin", "-c", "boot.cat",
                 "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", tree)
+            shutil.rmtree(tree)
+        return iso
+
+    def efi_disk(self):
+        """A small disk with GRUB for UEFI, which starts the system that is on another one."""
+        grub = media.grub_efi(self.path("grub.efi"), EFI_SYSTEM)
+        return media.fat_disk(self.path("efi.img"), 8, {"EFI/BOOT/BOOTX64.EFI": grub})
+
+    def efi_installer(self):
+        """The text installer as a CD that UEFI firmware boots."""
+        iso, tree = self.path("installer-efi.iso"), self.path("tree")
+        if not os.path.exists(iso):
+            images = self.package("debian-installer-12-netboot-amd64")
+            boot = f"{images}/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
+            shutil.rmtree(tree, ignore_errors=True)
+            os.makedirs(tree)
+            for name in ("linux", "initrd.gz"):
+                shutil.copy(os.path.join(boot, name), tree)
+            grub = media.grub_efi(self.path("grub-installer.efi"), EFI_INSTALLER)
+            media.fat_volume(os.path.join(tree, "efi.img"), 4, {"EFI/BOOT/BOOTX64.EFI": grub})
+            run("xorriso", "-report_about", "SORRY", "-as", "mkisofs", "-quiet", "-o", iso, "-R", "-e", "efi.img", "-no-emul-boot", tree)
             shutil.rmtree(tree)
         return iso
 
@@ -166,6 +198,24 @@ def boot_disk(bench, name, arch, interface, disk, vga, entry, cpus):
         return f"login after {booted:.0f} s, off after {vm.seconds():.0f} s"
 
 
+def boot_uefi(bench, name, interface, disk):
+    """UEFI firmware and GRUB from one disk, the system from the other, on the same controller; then as boot_disk()."""
+    with bench.machine(name, "--memory", "512M", "--vga", "std", "--firmware", "uefi",
+                       "--disk", f"{bench.efi_disk()},if={interface},format=raw,ro",
+                       "--disk", f"{bench.disk('amd64')},if={interface},snapshot") as vm:
+        vm.wait_serial("debian login:", 300)
+        vm.wait_screen("prompt", "debian login:", 60)
+        booted = vm.seconds()
+        log_in_and_work(vm, bench, "amd64", disk)
+        return f"login after {booted:.0f} s, off after {vm.seconds():.0f} s"
+
+
+def boot_uefi_installer(bench, name):
+    with bench.machine(name, "--memory", "1G", "--vga", "std", "--firmware", "uefi", "--cdrom", bench.efi_installer()) as vm:
+        vm.wait_screen("first", lambda s: s.has_shape("Choose the language to be used for the installation"), 200)
+        return f"first screen after {vm.seconds():.0f} s"
+
+
 def grub_menu(screen):
     """GRUB draws its menu in a VESA mode with a font and a grid of its own."""
     return screen.width in (640, 800) and screen.has_shape("Debian GNU/Linux, text mode", 2, 12)
@@ -190,6 +240,12 @@ def boot_installer(bench, name, arch, kind):
         else:
             before = vm.wait_screen("first", busy_below, 300)
             first = vm.seconds()
+            seen = [before]
+
+            def settled(screen):
+                seen.append(screen)
+                return busy_below(screen) and screen.rows == seen[-2].rows
+            before = vm.wait_screen("first", settled, 60)
             vm.view("key=down")
             vm.wait_screen("second", lambda s: busy_below(s) and s.rows != before.rows, 60)
         return f"first screen after {first:.0f} s"
@@ -227,6 +283,8 @@ CASES = {f"{arch}-{interface}": (boot_disk, arch, interface, disk, vga, entry, c
          for arch in BITS
          for interface, disk, vga, entry, cpus in (("ide", "sda", "std", 0, "1"), ("pvscsi", "sda", "svga", 0, "2"),
                                                    ("virtio", "vda", "std", 1, "2"))}
+CASES |= {f"amd64-uefi-{interface}": (boot_uefi, interface, disk) for interface, disk in (("ide", "sdb"), ("pvscsi", "sdb"), ("virtio", "vdb"))}
+CASES |= {"installer-amd64-uefi": (boot_uefi_installer,)}
 CASES |= {f"installer-{arch}-{kind}": (boot_installer, arch, kind) for arch in BITS for kind in ("text", "gtk")}
 CASES |= {"memtest-kernel": (memtest_kernel,), "memtest-floppy": (memtest_floppy,),
           "memtest-syslinux": (memtest_syslinux,)}

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+import media
+
 OPTIMIZATIONS = ["-flags", "-links", "-jumps", "-blocks", "-inline", "-share", "-returns", "-direct", "-copy"]
 
 
@@ -43,7 +44,7 @@ def main():
     failed = 0
     for number, (cpus, options) in enumerate(todo, 1):
         start = time.monotonic()
-        done = subprocess.run([sys.executable, os.path.join(HERE, "boot.py"), "--trivisor", args.trivisor, "--kernel", args.kernel,
+        done = subprocess.run([sys.executable, os.path.join(media.HERE, "boot.py"), "--trivisor", args.trivisor, "--kernel", args.kernel,
                                "--busybox", args.busybox, "--mode", args.mode, "--cpus", str(cpus), "--", *options],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900)
         if done.returncode == 77:

@@ -9,7 +9,7 @@ BIOS = "/usr/share/seabios/bios-256k.bin"
 OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 PARTITION = 1 << 20  # where a disk's only one begins
 GRUB_MODULES = ("part_msdos", "fat", "iso9660", "normal", "linux", "echo", "search", "search_fs_file", "terminal", "configfile",
-                "reboot", "halt", "iorw")
+                "reboot", "halt", "iorw", "ext2", "search_label")
 
 
 def need(*paths):

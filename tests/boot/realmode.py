@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 
+import media
 from machine import Failed, Machine
 
 MEDIA = {"floppy": ("00", 1440 << 10, ("--boot", "a", "--floppy")), "disk": ("80", 8 << 20, ("--boot", "c", "--disk"))}
@@ -94,9 +95,7 @@ def main():
     parser.add_argument("--mode", default="auto")
     parser.add_argument("--pictures", help="keep them there")
     args = parser.parse_args()
-    if not os.path.exists("/usr/share/seabios/bios-256k.bin"):
-        print("skipped: no seabios")
-        return 77
+    media.need(media.BIOS)
     with tempfile.TemporaryDirectory() as directory:
         for medium in MEDIA:
             try:

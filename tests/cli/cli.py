@@ -160,10 +160,31 @@ def vmx():
         expect_error("vmx: no drive", 2, ["--disk"], *base)
 
 
+def trust_paths():
+    """A VMDK whose extent is in another directory."""
+    with tempfile.TemporaryDirectory() as directory:
+        here, there = (os.path.join(directory, name) for name in ("here", "there"))
+        os.mkdir(here)
+        os.mkdir(there)
+        with open(os.path.join(there, "flat.img"), "wb") as file:
+            file.write(boot_sector(b"from elsewhere").ljust(1 << 20, b"\0"))
+        disk = os.path.join(here, "disk.vmdk")
+        for path in (os.path.join(there, "flat.img"), "../there/flat.img"):
+            with open(disk, "w") as file:
+                file.write("# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n"
+                           f'RW 2048 FLAT "{path}" 0\nddb.adapterType = "ide"\n')
+            base = ["run", "--quiet", "--mode", "interp", "--debug-exit", "0xf4", "--disk"]
+            expect_error(f"extent {path}", 1, [disk, path, "trust-paths"], *base, disk)
+            result = run(*base, disk + ",trust-paths")
+            check(f"trust-paths {path}", result.returncode == 85 and "from elsewhere" in result.stdout,
+                  f"{result.returncode} {result.stdout} {result.stderr}")
+
+
 usage()
 perf_map()
 files()
 vmx()
+trust_paths()
 modes()
 print("failed" if failures else "passed")
 sys.exit(1 if failures else 0)
