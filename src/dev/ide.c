@@ -28,6 +28,11 @@ static bool has_drives(const struct ide_channel *ch)
     return ch->drives[0].present || ch->drives[1].present;
 }
 
+uint64_t ide_native_sectors(const struct ide_drive *d)
+{
+    return d->disk ? disk_size(d->disk) / (d->cdrom ? ATAPI_SECTOR : DISK_SECTOR) : 0;
+}
+
 /* ---- Reset ---- */
 
 static void reset_drive(struct ide_drive *d, bool keep_modes)
@@ -41,6 +46,10 @@ static void reset_drive(struct ide_drive *d, bool keep_modes)
     d->multiple = 16;
     d->mwdma = d->udma = 0xff;
     d->write_cache = d->look_ahead = d->smart = true;
+    d->apm = 0;
+    d->power = IDE_ACTIVE;
+    d->hidden = 0;
+    d->sectors = ide_native_sectors(d);
 }
 
 /* Drives are busy from here on. What moves to or from guest memory ends before this returns, with
@@ -278,6 +287,9 @@ static const struct io_ops bm_ops = {bm_read, bm_write, 4};
         STATE(struct ide, channels[c].drives[d].write_cache, 1),                                   \
         STATE(struct ide, channels[c].drives[d].look_ahead, 1),                                    \
         STATE(struct ide, channels[c].drives[d].smart, 1),                                         \
+        STATE(struct ide, channels[c].drives[d].apm, 0),                                           \
+        STATE(struct ide, channels[c].drives[d].power, IDE_ACTIVE),                                \
+        STATE(struct ide, channels[c].drives[d].hidden, 0),                                        \
         STATE(struct ide, channels[c].drives[d].sense, 0),                                         \
         STATE(struct ide, channels[c].drives[d].asc, 0),                                           \
         STATE(struct ide, channels[c].drives[d].ascq, 0),                                          \
@@ -329,6 +341,8 @@ static void after_load(void *opaque)
             struct ide_drive *d = &ch->drives[i];
             d->heads = d->heads ? d->heads : 16;
             d->spt = d->spt ? d->spt : 63;
+            uint64_t native = ide_native_sectors(d);
+            d->sectors = native - MIN(d->hidden, native);
         }
         if (!ch->media)
             ch->remaining = MIN(ch->remaining, (uint64_t)IDE_BUFFER - ch->length);
@@ -394,18 +408,12 @@ struct ide *ide_create(struct device_env *env, struct pci_bus *bus, struct irq_l
     return ide;
 }
 
-static void set_size(struct ide_drive *d)
-{
-    d->sectors = d->disk ? disk_size(d->disk) / (d->cdrom ? ATAPI_SECTOR : DISK_SECTOR) : 0;
-}
-
 void ide_attach(struct ide *ide, unsigned unit, struct disk *disk, bool cdrom)
 {
     struct ide_drive *d = &ide->channels[unit >> 1].drives[unit & 1];
     d->disk = disk;
     d->present = true;
     d->cdrom = cdrom;
-    set_size(d);
     reset_drive(d, false);
 }
 
@@ -416,7 +424,7 @@ bool ide_change_medium(struct ide *ide, unsigned unit, struct disk *disk)
     if (!d->present || !d->cdrom || d->locked || (d->regs.status & (ST_BSY | ST_DRQ)))
         return false;
     d->disk = disk;
-    set_size(d);
+    d->sectors = ide_native_sectors(d);
     d->tray_open = false;
     d->changed = disk != NULL;
     d->event = disk ? 2 : 3;

@@ -124,14 +124,15 @@ static void identify(struct ide_channel *ch)
     w[64] = 3; /* PIO modes 3 and 4 */
     w[65] = w[66] = w[67] = w[68] = 120;
     w[80] = 0x7e;   /* ATA-1 to ATA-6 */
-    w[82] = 0x4461; /* SMART, write cache, look-ahead, HPA, NOP */
-    w[83] = 0x7400; /* LBA48, FLUSH CACHE and its EXT */
+    w[82] = 0x4469; /* SMART, power management, write cache, look-ahead, HPA, NOP */
+    w[83] = 0x7408; /* APM, LBA48, FLUSH CACHE and its EXT */
     w[84] = 0x4040; /* WRITE FUA EXT */
-    w[85] = (uint16_t)(0x4400 | (d->smart ? 1 : 0) | (d->write_cache ? 0x20 : 0) |
+    w[85] = (uint16_t)(0x4408 | (d->smart ? 1 : 0) | (d->write_cache ? 0x20 : 0) |
                        (d->look_ahead ? 0x40 : 0));
-    w[86] = 0x3400;
+    w[86] = (uint16_t)(0x3400 | (d->apm ? 8 : 0));
     w[87] = 0x4040;
     w[88] = (uint16_t)(UDMA_MODES | (d->udma < 6 ? 0x100 << d->udma : 0));
+    w[91] = d->apm;
     w[93] = slot ? 0x6301 : 0x600b; /* 80-conductor cable */
     for (unsigned i = 0; i < 4; i++)
         w[100 + i] = (uint16_t)(d->sectors >> (16 * i));
@@ -165,6 +166,7 @@ static void transfer(struct ide_channel *ch, unsigned flags)
         ide_fail(ch, ER_ABRT);
         return;
     }
+    d->power = IDE_ACTIVE;
     if (flags & VERIFY) {
         ide_done(ch);
         return;
@@ -237,16 +239,41 @@ static void cmd_set_multiple(struct ide_channel *ch, unsigned arg)
 
 static void cmd_power_mode(struct ide_channel *ch, unsigned arg)
 {
-    ide_selected(ch)->regs.count = 0xff; /* active */
+    struct ide_drive *d = ide_selected(ch);
+    d->regs.count = d->power;
+    ide_done(ch);
+}
+
+/* Nothing spins, so a mode is what CHECK POWER MODE tells, until the medium is used again. The
+ * timers of STANDBY and IDLE never run out, and a sleeping drive hears commands. */
+static void cmd_set_power(struct ide_channel *ch, unsigned mode)
+{
+    ide_selected(ch)->power = (uint8_t)mode;
     ide_done(ch);
 }
 
 static void cmd_native_max(struct ide_channel *ch, unsigned ext)
 {
     struct ide_drive *d = ide_selected(ch);
-    uint64_t last = d->sectors ? d->sectors - 1 : 0;
+    uint64_t native = ide_native_sectors(d), last = native ? native - 1 : 0;
     put_lba(d, ext ? MIN(last, LBA48_MAX) : MIN(last, LBA28_MAX), ext);
     ide_done(ch);
+}
+
+/* SET MAX ADDRESS: hide the disk's end, until the power goes. Passwords and locks are not there. */
+static void cmd_set_max(struct ide_channel *ch, unsigned ext)
+{
+    struct ide_drive *d = ide_selected(ch);
+    uint64_t last = get_lba(d, ext), native = ide_native_sectors(d);
+    if (!ext && d->regs.feature != 0) {
+        ide_fail(ch, ER_ABRT);
+    } else if (last >= native) {
+        ide_fail(ch, ER_IDNF);
+    } else {
+        d->hidden = native - (last + 1);
+        d->sectors = last + 1;
+        ide_done(ch);
+    }
 }
 
 static bool set_transfer_mode(struct ide_drive *d)
@@ -295,10 +322,16 @@ static void cmd_features(struct ide_channel *ch, unsigned arg)
         break;
     case 0x66: /* keep or drop settings at a reset */
     case 0xcc:
-    case 0x42: /* acoustic and power management: nothing moves */
+    case 0x42: /* acoustic management: nothing moves */
     case 0xc2:
+        break;
     case 0x05:
+        ok = d->regs.count >= 1 && d->regs.count <= 0xfe;
+        if (ok)
+            d->apm = d->regs.count;
+        break;
     case 0x85:
+        d->apm = 0;
         break;
     default:
         ok = false;
@@ -381,6 +414,7 @@ static const struct {
     {0x24, 0x24, transfer, EXT},
     {0x25, 0x25, transfer, EXT | DMA},
     {0x27, 0x27, cmd_native_max, 1},
+    {0x37, 0x37, cmd_set_max, 1},
     {0x29, 0x29, transfer, EXT | MULTI},
     {0x30, 0x31, transfer, WRITE},
     {0x34, 0x34, transfer, WRITE | EXT},
@@ -405,18 +439,29 @@ static const struct {
     {0xec, 0xec, cmd_identify, 0},
     {0xf5, 0xf5, cmd_ok, 0}, /* SECURITY FREEZE LOCK */
     {0xf8, 0xf8, cmd_native_max, 0},
+    {0xf9, 0xf9, cmd_set_max, 0},
 };
 
 /* Those that packet devices have as well. */
 static const struct {
     uint8_t first, last;
     void (*run)(struct ide_channel *ch, unsigned arg);
+    unsigned arg;
 } common[] = {
-    {0x90, 0x90, cmd_diagnose},                         /* EXECUTE DEVICE DIAGNOSTIC */
-    {0x94, 0x97, cmd_ok},                               /* the old numbers of the power commands */
-    {0x98, 0x98, cmd_power_mode}, {0xe0, 0xe3, cmd_ok}, /* STANDBY, IDLE */
-    {0xe5, 0xe5, cmd_power_mode}, {0xe6, 0xe6, cmd_ok}, /* SLEEP */
-    {0xef, 0xef, cmd_features},
+    {0x90, 0x90, cmd_diagnose, 0},            /* EXECUTE DEVICE DIAGNOSTIC */
+    {0x94, 0x94, cmd_set_power, IDE_STANDBY}, /* 94 to 99: the old numbers of e0 to e6 */
+    {0x95, 0x95, cmd_set_power, IDE_POWER_IDLE},
+    {0x96, 0x96, cmd_set_power, IDE_STANDBY},
+    {0x97, 0x97, cmd_set_power, IDE_POWER_IDLE},
+    {0x98, 0x98, cmd_power_mode, 0},
+    {0x99, 0x99, cmd_set_power, IDE_STANDBY},
+    {0xe0, 0xe0, cmd_set_power, IDE_STANDBY},    /* STANDBY IMMEDIATE */
+    {0xe1, 0xe1, cmd_set_power, IDE_POWER_IDLE}, /* IDLE IMMEDIATE */
+    {0xe2, 0xe2, cmd_set_power, IDE_STANDBY},    /* STANDBY */
+    {0xe3, 0xe3, cmd_set_power, IDE_POWER_IDLE}, /* IDLE */
+    {0xe5, 0xe5, cmd_power_mode, 0},
+    {0xe6, 0xe6, cmd_set_power, IDE_STANDBY}, /* SLEEP */
+    {0xef, 0xef, cmd_features, 0},
 };
 
 static void packet_device(struct ide_channel *ch, uint8_t command)
@@ -449,7 +494,7 @@ void ata_command(struct ide_channel *ch, uint8_t command)
 {
     for (size_t i = 0; i < ARRAY_SIZE(common); i++)
         if (command >= common[i].first && command <= common[i].last) {
-            common[i].run(ch, 0);
+            common[i].run(ch, common[i].arg);
             return;
         }
     if (ide_selected(ch)->cdrom) {

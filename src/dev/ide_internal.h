@@ -25,6 +25,9 @@ enum ide_phase {
     IDE_DMA_OUT,
 };
 
+/* Power modes, as CHECK POWER MODE tells them. */
+enum ide_power { IDE_STANDBY = 0x00, IDE_POWER_IDLE = 0x80, IDE_ACTIVE = 0xff };
+
 /* The task file. Each register but the device register has a previous value, for LBA48. */
 struct ide_registers {
     uint8_t feature, count, lba[3];
@@ -41,6 +44,9 @@ struct ide_drive {
     uint8_t multiple;    /* sectors in a block of READ MULTIPLE; 0: off */
     uint8_t mwdma, udma; /* mode chosen, or 0xff */
     bool write_cache, look_ahead, smart;
+    uint8_t apm;     /* level of advanced power management; 0: off */
+    uint8_t power;   /* enum ide_power */
+    uint64_t hidden; /* sectors at the end that SET MAX ADDRESS took away */
     /* CD-ROM */
     uint8_t sense, asc, ascq;
     bool locked, tray_open, changed; /* changed: a unit attention is due */
@@ -101,6 +107,10 @@ void ide_buffer_done(struct ide_channel *ch);
 void ide_dma_start(struct ide_channel *ch);
 /* Whatever is under way counts no more. */
 void ide_abort(struct ide_channel *ch);
+
+/* ---- ide.c ---- */
+/* Sectors of the medium, whatever SET MAX ADDRESS hides. */
+uint64_t ide_native_sectors(const struct ide_drive *d);
 
 /* ---- ide_ata.c ---- */
 void ata_command(struct ide_channel *ch, uint8_t command);

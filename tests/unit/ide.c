@@ -104,6 +104,77 @@ static void test_identify(void)
     CHECK(again[88] == w[88] && again[63] == w[63]);
 }
 
+static unsigned power_mode(void)
+{
+    command28(BASE, 0xa0, 0, 0, 0xe5);
+    CHECK(!(status(BASE) & ERR));
+    return in8(&m, BASE + 2);
+}
+
+static void test_power(void)
+{
+    static const struct {
+        uint8_t command, mode;
+    } commands[] = {{0xe0, 0x00}, {0xe1, 0x80}, {0xe2, 0x00}, {0xe3, 0x80}, {0xe6, 0x00},
+                    {0x94, 0x00}, {0x95, 0x80}, {0x96, 0x00}, {0x97, 0x80}, {0x99, 0x00}};
+    uint8_t sector[512];
+    uint16_t w[256];
+    CHECK(power_mode() == 0xff);
+    for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        command28(BASE, 0xa0, 0, 12, commands[i].command);
+        CHECK(!(status(BASE) & ERR) && power_mode() == commands[i].mode);
+        reset_channel_of(0x3f6);
+        CHECK(power_mode() == commands[i].mode); /* a reset does not make it spin */
+        command28(BASE, 0xe0, 1, 1, 0x20);
+        CHECK(wait_ready(BASE) & DRQ);
+        read_port(BASE, sector, sizeof sector);
+        CHECK(power_mode() == 0xff);
+    }
+    /* Advanced power management: a level that is told again. */
+    out8(&m, BASE + 1, 0x05);
+    command28(BASE, 0xa0, 0, 0x80, 0xef);
+    CHECK(!(status(BASE) & ERR));
+    command28(BASE, 0xa0, 0, 0, 0xec);
+    read_port(BASE, w, sizeof w);
+    CHECK((w[83] & 8) && (w[86] & 8) && w[91] == 0x80);
+    out8(&m, BASE + 1, 0x05);
+    command28(BASE, 0xa0, 0, 0xff, 0xef);
+    CHECK(status(BASE) & ERR);
+    out8(&m, BASE + 1, 0x85);
+    command28(BASE, 0xa0, 0, 0, 0xef);
+    command28(BASE, 0xa0, 0, 0, 0xec);
+    read_port(BASE, w, sizeof w);
+    CHECK(!(w[86] & 8) && w[91] == 0);
+}
+
+static void test_set_max(void)
+{
+    const uint32_t native = DISK_SIZE / 512;
+    uint16_t w[256];
+    out8(&m, BASE + 1, 0);
+    command28(BASE, 0xe0, native, 0, 0xf9);
+    CHECK((status(BASE) & ERR) && in8(&m, BASE + 1) == 0x10);
+    command28(BASE, 0xe0, 9, 0, 0xf9);
+    CHECK(!(status(BASE) & ERR));
+    command28(BASE, 0xa0, 0, 0, 0xec);
+    read_port(BASE, w, sizeof w);
+    CHECK(w[60] == 10 && w[100] == 10);
+    command28(BASE, 0xe0, 10, 1, 0x20);
+    CHECK((status(BASE) & ERR) && in8(&m, BASE + 1) == 0x10);
+    command28(BASE, 0xe0, 0, 0, 0xf8); /* the native one is as it was */
+    CHECK(in8(&m, BASE + 3) == ((native - 1) & 0xff) &&
+          in8(&m, BASE + 4) == ((native - 1) >> 8 & 0xff));
+    out8(&m, BASE + 1, 1); /* a password */
+    command28(BASE, 0xe0, 9, 0, 0xf9);
+    CHECK((status(BASE) & ERR) && in8(&m, BASE + 1) == ABRT);
+    out8(&m, BASE + 1, 0);
+    command28(BASE, 0xe0, native - 1, 0, 0xf9);
+    command28(BASE, 0xe0, native - 1, 1, 0x20);
+    uint8_t sector[512];
+    CHECK(wait_ready(BASE) & DRQ);
+    read_port(BASE, sector, sizeof sector);
+}
+
 static void test_pio(void)
 {
     char sector[512];
@@ -616,6 +687,8 @@ int main(int argc, char **argv)
     pthread_mutex_unlock(&m.lock);
     set_up_controller();
     test_identify();
+    test_power();
+    test_set_max();
     test_pio();
     test_dma();
     test_wrong_prds();
