@@ -273,6 +273,11 @@ bool i8042_key(struct i8042 *kbc, const uint8_t *scancodes, unsigned count)
     return taken;
 }
 
+unsigned i8042_keys_pending(const struct i8042 *kbc)
+{
+    return kbc->keyboard.queue.count + (kbc->full && !kbc->output_aux);
+}
+
 unsigned i8042_leds(const struct i8042 *kbc)
 {
     return kbc->keyboard.leds;

@@ -16,6 +16,9 @@ struct i8042 *i8042_create(struct device_env *env, struct irq_line irq1, struct 
  */
 bool i8042_key(struct i8042 *kbc, const uint8_t *scancodes, unsigned count);
 
+/* Bytes of the keyboard that the guest has not read. Device lock held. */
+unsigned i8042_keys_pending(const struct i8042 *kbc);
+
 /* The keyboard's lights: bit 0 scroll lock, 1 num lock, 2 caps lock. Device lock held. */
 unsigned i8042_leds(const struct i8042 *kbc);
 

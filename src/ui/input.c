@@ -6,7 +6,7 @@
 #include "ui/keymap.h"
 #include "util/util.h"
 
-#define QUEUE_SIZE 512
+#define QUEUE_SIZE 16384 /* a long text that somebody pastes */
 #define GROUP_MAX  6
 
 enum { KEY_LSHIFT = 0x2a, KEY_RSHIFT = 0x36, KEY_ALT = 0x38, KEY_RALT = 0xb8 };

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "dev/i8042.h"
 #include "dev/pit.h"
@@ -27,11 +28,22 @@
 
 /* ---- Keyboard and mouse: from the viewers' thread to the devices ---- */
 
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
 static bool send_key(void *opaque, const uint8_t *scancodes, unsigned count)
 {
     struct tv_vm *vm = opaque;
     pthread_mutex_lock(&vm->device_lock);
-    bool taken = i8042_key(vm->kbc, scancodes, count);
+    uint8_t bda[BIOS_DATA_SIZE];
+    bool admitted = !physmem_read(vm->machine.mem, BIOS_DATA_AREA, bda, sizeof bda) ||
+                    bios_keys_admit(&vm->bios_keys, bda, scancodes, count,
+                                    i8042_keys_pending(vm->kbc), now_ms());
+    bool taken = admitted && i8042_key(vm->kbc, scancodes, count);
     pthread_mutex_unlock(&vm->device_lock);
     return taken;
 }

@@ -21,6 +21,7 @@
 #include "dev/lapic.h"
 #include "disk/disk.h"
 #include "ui/chardev.h"
+#include "vm/bios_keys.h"
 
 #define DRIVES_MAX     16
 #define DRIVE_PATH_MAX 64
@@ -61,6 +62,7 @@ struct tv_vm {
     struct piix4_pm *pm; /* for the power button */
     struct pit *pit;
     struct i8042 *kbc;
+    struct bios_keys bios_keys; /* device lock */
     struct backdoor *backdoor;
     struct vmmouse *vmmouse;
     struct display *display; /* screen.c's: */

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Boot a VMDK through SeaBIOS and GRUB on PVSCSI and virtio, use it from a shell on the screen, and check it afterwards.
+"""Boot a VMDK through SeaBIOS and GRUB, on PVSCSI by pasted commands and on virtio by its menu, use it from a shell on the screen, and check it afterwards.
 
     grub.py --trivisor EXE --client EXE --kernel FILE --busybox FILE --modules DIR [--mode M] [--pictures DIR]
 """
@@ -25,6 +25,7 @@ menuentry 'Trivisor: a test' {
     initrd /boot/initrd.gz
 }
 """
+PASTED = "linux /boot/vmlinuz console=tty0 quiet consoleblank=0\\ninitrd /boot/initrd.gz\\nboot\\n"
 DISKS = {"pvscsi": "/dev/sda1", "virtio": "/dev/vda1"}
 
 
@@ -48,7 +49,10 @@ def boot(args, directory, vmdk, interface, device):
     with Machine(args.trivisor, args.client, args.pictures or directory, "grub-" + interface, "--mode", args.mode,
                  "--memory", "256M", "--cpus", "2", "--no-reboot", "--disk", f"{vmdk},if={interface}") as vm:
         vm.wait_screen("menu", "Trivisor: a test", 60)
-        vm.view("key=down", "key=enter")
+        if interface == "pvscsi":  # its command line: what is pasted there comes whole, also while it loads
+            vm.view("key=c", "wait=1", "paste=" + PASTED)
+        else:
+            vm.view("key=down", "key=enter")
         vm.wait_serial("READY " + device, 120)
         vm.view("type=cat /mnt/hello /mnt/old-* | tee /dev/ttyS0\\n")
         vm.wait_serial("a word from the disk", 60)

@@ -5,6 +5,7 @@
  *   vnc_client HOST PORT COMMAND...
  *     password=TEXT     for the login
  *     type=TEXT         type it, a newline as \n
+ *     paste=TEXT        the same without a pause between the keys
  *     key=NAME[+NAME]   press keys together: ctrl, alt, shift, del, f1 .. f12, a character
  *     move=X,Y          move the pointer; click=X,Y  press and release the left button there
  *     wait=SECONDS      take updates for so long
@@ -62,16 +63,16 @@ static bool listen_for(rfbClient *client, double seconds)
     return true;
 }
 
-static bool press(rfbClient *client, uint32_t keysym)
+static bool press(rfbClient *client, uint32_t keysym, unsigned gap_us)
 {
     bool sent = SendKeyEvent(client, keysym, TRUE);
-    usleep(KEY_GAP_US);
+    usleep(gap_us);
     sent = sent && SendKeyEvent(client, keysym, FALSE);
-    usleep(KEY_GAP_US);
+    usleep(gap_us);
     return sent;
 }
 
-static bool type(rfbClient *client, const char *text)
+static bool type(rfbClient *client, const char *text, unsigned gap_us)
 {
     for (; *text; text++) {
         uint32_t keysym = (unsigned char)*text;
@@ -79,7 +80,7 @@ static bool type(rfbClient *client, const char *text)
             keysym = XK_Return;
             text++;
         }
-        if (!press(client, keysym))
+        if (!press(client, keysym, gap_us))
             return false;
     }
     return listen_for(client, 0.1);
@@ -151,7 +152,9 @@ static bool obey(rfbClient *client, char *command)
     if (!value)
         return false;
     if (strcmp(command, "type") == 0)
-        return type(client, value);
+        return type(client, value, KEY_GAP_US);
+    if (strcmp(command, "paste") == 0)
+        return type(client, value, 0);
     if (strcmp(command, "key") == 0)
         return chord(client, value);
     if (strcmp(command, "wait") == 0)
