@@ -66,12 +66,16 @@ static void finish(struct ide_channel *ch)
         ide_done(ch);
 }
 
-static void disk_failed(struct ide_channel *ch, int error)
+/*
+ * Data that cannot be read are uncorrectable. There is no such bit for a write or a flush: they are
+ * aborted. The address registers have what the command gave, where it may have begun to fail.
+ */
+static void disk_failed(struct ide_channel *ch, enum disk_op op, int error)
 {
     if (ch->packet)
         atapi_read_failed(ch);
     else
-        ide_fail(ch, error == EINVAL ? ER_IDNF : error == EROFS ? ER_ABRT : ER_UNC);
+        ide_fail(ch, error == EINVAL ? ER_IDNF : op == DISK_READ ? ER_UNC : ER_ABRT);
 }
 
 /* ---- Programmed I/O ---- */
@@ -129,7 +133,7 @@ static void request_ended(struct ide_request *r, int error)
     if (error) {
         if (r->dma)
             ch->bm_status &= (uint8_t)~BM_ACTIVE;
-        disk_failed(ch, error);
+        disk_failed(ch, r->disk.op, error);
         return;
     }
     if (r->dma) {
@@ -154,6 +158,13 @@ static void request_ended(struct ide_request *r, int error)
     }
 }
 
+static void free_request(struct ide_request *r)
+{
+    if (!r->dma && r->count)
+        free(r->iov[0].iov_base);
+    free(r);
+}
+
 static void on_done(struct disk_request *disk, int error)
 {
     struct ide_request *r = container_of(disk, struct ide_request, disk);
@@ -161,19 +172,19 @@ static void on_done(struct disk_request *disk, int error)
     pthread_mutex_lock(lock);
     request_ended(r, error);
     pthread_mutex_unlock(lock);
-    if (!r->dma && r->count)
-        free(r->iov[0].iov_base);
-    free(r);
+    free_request(r);
 }
 
-/* A drive without a disk gets here with a snapshot that was made up. */
+/*
+ * The device lock is let go meanwhile: the drive is busy, and what comes between can only be a
+ * reset. A drive without a disk gets here with a snapshot that was made up.
+ */
 static void submit(struct ide_channel *ch, struct ide_request *r, enum disk_op op)
 {
-    if (!ide_selected(ch)->disk) {
-        if (!r->dma && r->count)
-            free(r->iov[0].iov_base);
-        free(r);
-        disk_failed(ch, EIO);
+    struct disk *disk = ide_selected(ch)->disk;
+    if (!disk) {
+        free_request(r);
+        disk_failed(ch, op, EIO);
         return;
     }
     r->disk.op = op;
@@ -183,11 +194,21 @@ static void submit(struct ide_channel *ch, struct ide_request *r, enum disk_op o
     r->disk.iov = r->iov;
     r->disk.iov_count = r->count;
     r->disk.done = on_done;
+    r->disk.alone = true;
     if (r->dma) {
         ch->submitted = true;
         dma_begin(&ch->dma);
     }
-    disk_submit(ide_selected(ch)->disk, &r->disk);
+    pthread_mutex_t *lock = ch->ide->env->lock;
+    pthread_mutex_unlock(lock);
+    bool done = disk_try(disk, &r->disk);
+    if (!done)
+        disk_submit(disk, &r->disk);
+    pthread_mutex_lock(lock);
+    if (done) {
+        request_ended(r, 0);
+        free_request(r);
+    }
 }
 
 /* Move a block between the disk and a buffer of the request's own. */
@@ -200,7 +221,7 @@ static void pio_next(struct ide_channel *ch)
     if (!r || !data) {
         free(r);
         free(data);
-        disk_failed(ch, ENOMEM);
+        disk_failed(ch, in ? DISK_READ : DISK_WRITE, ENOMEM);
         return;
     }
     ide_selected(ch)->regs.status = ST_BSY;
@@ -280,7 +301,7 @@ static unsigned map_prds(struct ide_channel *ch, struct iovec *iov, uint64_t byt
 static void dma_failed(struct ide_channel *ch)
 {
     ch->bm_status = (uint8_t)((ch->bm_status & ~BM_ACTIVE) | BM_ERROR);
-    disk_failed(ch, EIO);
+    disk_failed(ch, ch->phase == IDE_DMA_IN ? DISK_READ : DISK_WRITE, EIO);
 }
 
 /* The bus master does this direction? */

@@ -6,7 +6,6 @@
 A guest has three disks, on IDE, PVSCSI and virtio, with images of different kinds, and a process that writes to each
 (tests/disk/guest/writer.c). After a random time the VMM gets SIGKILL. The same images serve a few times, then others.
 """
-import argparse
 import os
 import random
 import selectors
@@ -18,13 +17,11 @@ import sys
 import tempfile
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-MKINITRAMFS = os.path.join(HERE, "..", "..", "tools", "mkinitramfs.py")
-MIB = 1 << 20
+from disk_guest import MIB, Guest, controllers, format_of, parser
+
 SIZE, BLOCK, SECTOR = 32 * MIB, 4096, 512
 KINDS = ("raw", "monolithicSparse", "twoGbMaxExtentSparse", "monolithicFlat", "snapshot")
-# Interface of --disk, and what the path of its disk in the guest's /sys has.
-CONTROLLERS = (("ide", "/ata"), ("pvscsi", "/target2:0:"), ("virtio", "/virtio"))
+CONTROLLERS = controllers(2)
 MASK = (1 << 64) - 1
 
 
@@ -170,27 +167,16 @@ def acknowledged_by(lines, disk):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("trivisor", "kernel", "busybox", "modules", "program"):
-        parser.add_argument("--" + name, required=True)
-    parser.add_argument("--kills", type=int, default=6)
-    parser.add_argument("--each", type=int, default=2, help="kills that the same images see")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--mode", default="bt")
-    parser.add_argument("--keep", help="a directory for the images, which stay if something is wrong")
-    args = parser.parse_args()
-    for path in (args.kernel, args.busybox, os.path.join(args.modules, "ata_piix.ko")):
-        if not os.path.exists(path):
-            print(f"skipped: {path} is missing; tools/fetch-guests gets it")
-            sys.exit(77)
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--kills", type=int, default=6)
+    options.add_argument("--each", type=int, default=2, help="kills that the same images see")
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--keep", help="a directory for the images, which stay if something is wrong")
+    args = options.parse_args()
     rng = random.Random(args.seed)
     total = {"kills": 0, "acknowledged": 0, "blocks": 0}
     with tempfile.TemporaryDirectory() as directory:
-        initrd = os.path.join(directory, "initrd")
-        files = ["/init=" + os.path.join(HERE, "guest", "init"), "/writer=" + args.program]
-        files += [f"/modules/{m}={os.path.join(args.modules, m)}" for m in sorted(os.listdir(args.modules))]
-        subprocess.run([sys.executable, MKINITRAMFS, "--plain", "--busybox", args.busybox, "--output", initrd]
-                       + [word for f in files for word in ("--add", f)], check=True)
+        guest = Guest(args, directory)
         images = []
         for kill in range(args.kills):
             if kill % args.each == 0:
@@ -200,12 +186,8 @@ def main():
                 first = kill // args.each * len(CONTROLLERS)
                 images = [Image(args.trivisor, where, KINDS[(first + i) % len(KINDS)]) for i in range(len(CONTROLLERS))]
             seed = args.seed * 1000 + kill
-            names = ",".join(path for _, path in CONTROLLERS)
-            command = [args.trivisor, "run", "--quiet", "--mode", args.mode, "--memory", "256M", "--cpus", str(1 + kill % 2),
-                       "--kernel", args.kernel, "--initrd", initrd, "--no-reboot",
-                       "--append", f"console=ttyS0 quiet panic=-1 no_timer_check run=/writer,{seed},60,{names}"]
-            for image, (interface, _) in zip(images, CONTROLLERS):
-                command += ["--disk", f"{image.path},if={interface},format={'raw' if image.kind == 'raw' else 'vmdk'}"]
+            disks = [f"{image.path},if={interface},format={format_of(image.kind)}" for image, (interface, _) in zip(images, CONTROLLERS)]
+            command = guest.command([seed, 60, *[path for _, path in CONTROLLERS]], disks, 1 + kill % 2)
             lines = run_and_kill(command, rng)
             for disk, image in enumerate(images):
                 last, synchronous = acknowledged_by(lines, disk)

@@ -1,4 +1,7 @@
 /* The PIIX4 IDE controller as firmware and drivers use it, and a guest that does not play fair. */
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "dev/ide_internal.h"
 #include "dev/piix4.h"
 #include "dma_machine.h"
@@ -541,6 +544,19 @@ static void test_disk_errors(void)
     run_dma(0xc8, last, 2, 8);
     CHECK((wait_ready(BASE) & (DRQ | ERR)) == ERR && in8(&m, BASE + 1) == UNC);
     CHECK(in8(&m, BM + 2) == 0x64); /* the bus did its part */
+
+    /* A write that fails has no bit of its own. */
+    struct rlimit limit, small;
+    CHECK(getrlimit(RLIMIT_FSIZE, &limit) == 0);
+    small = (struct rlimit){.rlim_cur = 1 << 20, .rlim_max = limit.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    CHECK(setrlimit(RLIMIT_FSIZE, &small) == 0);
+    command28(BASE, 0xe0, last, 1, 0x30);
+    write_port(BASE, sector, sizeof sector);
+    CHECK((wait_ready(BASE) & (DRQ | ERR)) == ERR && in8(&m, BASE + 1) == ABRT);
+    run_dma(0xca, last, 2, 0);
+    CHECK((wait_ready(BASE) & (DRQ | ERR)) == ERR && in8(&m, BASE + 1) == ABRT);
+    CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
 
     CHECK(sense() == 0x628); /* the medium that test_medium() put in */
     set_prd(0, DATA, LAST | 2048);

@@ -4,6 +4,8 @@
  *
  *   writer SEED SECONDS CONTROLLER...    a process for each disk, by its place in /sys
  *   writer fill CONTROLLER               write to the disk's end, as fast as it takes it, then read
+ *   writer errors CONTROLLER             wait until requests fail and tell how, wait until they
+ * work
  *
  * "A DISK N": all writes up to N; "F DISK N": write N by itself (it was synchronous). The blocks of
  * write N follow from SEED, DISK and N (choose()), so that the host knows them too.
@@ -154,8 +156,57 @@ static void fill(const char *controller)
            bad_flushes, bad_reads, different);
 }
 
+static const char *result(int failed)
+{
+    static char numbers[8][16];
+    static unsigned next;
+    char *text = numbers[next++ % 8];
+    if (!failed || errno == EIO)
+        return failed ? "EIO" : "0";
+    snprintf(text, sizeof numbers[0], "error %d", errno);
+    return text;
+}
+
+/* One request of each kind. */
+static void report(const char *when, int direct, int buffered)
+{
+    static char data[COUNT_MAX * BLOCK] __attribute__((aligned(BLOCK)));
+    ssize_t size = sizeof data;
+    const char *read = result(pread(direct, data, sizeof data, BLOCK) != size);
+    const char *write = result(pwrite(direct, data, sizeof data, 1 << 20) != size);
+    const char *flush = result(fdatasync(direct) != 0);
+    const char *written = result(pwrite(buffered, data, BLOCK, 2 << 20) != BLOCK);
+    const char *synced = result(fsync(buffered) != 0);
+    const char *back = result(pread(buffered, data, BLOCK, 3 << 20) != BLOCK);
+    printf("%s: read %s, write %s, flush %s, buffered write %s, fsync %s, buffered read %s\n", when,
+           read, write, flush, written, synced, back);
+    fflush(stdout);
+}
+
+static void wait_for_errors(int fd, int wanted)
+{
+    static char sector[BLOCK] __attribute__((aligned(BLOCK)));
+    for (unsigned i = 0; i < 600 && (pread(fd, sector, BLOCK, 0) != BLOCK) != wanted; i++)
+        usleep(50000);
+}
+
+static void errors(const char *controller)
+{
+    int direct = open_disk(controller, O_RDWR | O_DIRECT), buffered = open_disk(controller, O_RDWR);
+    printf("ERRORS begin\n");
+    fflush(stdout);
+    wait_for_errors(direct, 1);
+    report("ERRORS end", direct, buffered);
+    wait_for_errors(direct, 0);
+    report("RECOVERED", direct, buffered);
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "errors") == 0) {
+        errors(argv[2]);
+        return 0;
+    }
     if (argc == 3 && strcmp(argv[1], "fill") == 0) {
         fill(argv[2]);
         return 0;
