@@ -45,6 +45,28 @@ static unsigned component(struct translation_state *t, ZydisRegister reg, unsign
     return scratch;
 }
 
+static int64_t segment_at(unsigned number)
+{
+    return VCPU_AT(seg) + (int64_t)(number * sizeof(struct segment));
+}
+
+/* 32-bit code: unless FS or GS is a writable data segment of 4 GiB, the interpreter does it. */
+static void check_segment(struct translation_state *t, const struct insn *in, unsigned number)
+{
+    struct emit *e = &t->e;
+    const uint32_t kind = SEG_UNUSABLE | SEG_P | SEG_S | SEG_CODE | SEG_DOWN | SEG_WRITE;
+    struct bt_site *site = bt_site_new(t, in);
+    put_alu_imm(e, false, ALU_CMP,
+                gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, limit)), -1);
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_NE), .site = site};
+    put_load32(e, T1, gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, attr)));
+    put_alu_imm(e, false, ALU_AND, reg_operand(T1), (int32_t)kind);
+    put_alu_imm(e, false, ALU_CMP, reg_operand(T1), SEG_P | SEG_S | SEG_WRITE);
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_NE), .site = site};
+}
+
 unsigned bt_address(struct translation_state *t, const struct insn *in)
 {
     t->t1_share = 0;
@@ -84,9 +106,10 @@ unsigned bt_address(struct translation_state *t, const struct insn *in)
         unsigned number = (unsigned)(o->mem.segment - ZYDIS_REGISTER_ES);
         if (result != T0)
             put_move(e, T0, result);
-        put_alu(e, ALU_ADD, T0,
-                gs_operand(VCPU_AT(seg) + (int64_t)(number * sizeof(struct segment)) +
-                           (int64_t)offsetof(struct segment, base)));
+        if (t->bits == 32)
+            check_segment(t, in, number);
+        put_op(e, t->bits == 64, ALU_ADD << 3 | 3, T0,
+               gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, base)));
         result = T0;
     }
     return result;

@@ -109,8 +109,7 @@ static bool good_address(const struct translation_state *t, const struct insn *i
         return false;
     if (in->z.address_width != t->bits && !(t->bits == 64 && in->z.address_width == 32))
         return false;
-    bool fsgs = o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS;
-    return t->bits == 64 || (!fsgs && o->mem.segment != ZYDIS_REGISTER_CS);
+    return t->bits == 64 || o->mem.segment != ZYDIS_REGISTER_CS;
 }
 
 static bool generic_operands(const struct translation_state *t, struct insn *in)

@@ -146,8 +146,27 @@ static void cached(void)
     printf("LFS: %x %x\n", seen[0], seen[1] & 0xffff);
 }
 
+/* Through FS with a base, as a kernel keeps what belongs to a processor; and where it may not. */
+static void based(void)
+{
+    static u32 data[4] = {0x1000, 7};
+    set_segment(SEL_FREE, (u32)data - 0x1000, 0xfffff, SEG_DATA | SEG_BIG | SEG_GRAN);
+    TRY("mov %0, %%fs; incl %%fs:0x1004; mov %%fs:0x1000, %%eax; add %%eax, %%fs:8(%%eax); stc;"
+        "mov %%fs:-12(%%eax,%%ebx), %%ecx; adc %%ecx, %%fs:0x100c; pushl %%fs:0x1004; popl %%eax;"
+        "mov %%eax, seen",
+        "r"(SEL_FREE), "b"(16));
+    printf("through FS: %x %x %x, %x", data[1], data[2], data[3], seen[0]);
+    print_fault();
+    putchar('\n');
+    set_segment(SEL_FREE, 0, 0xfffff, SEG_DATA_RO | SEG_BIG | SEG_GRAN);
+    PROBE("mov %0, %%fs; mov %%fs:(%1), %%eax; mov %%eax, %%fs:(%1)", "r"(SEL_FREE), "b"(data));
+    PROBE("mov %0, %%fs; lock incl %%fs:(%1)", "r"(0), "b"(data));
+    asm volatile("mov %0, %%fs" : : "r"(SEL_DATA));
+}
+
 void guest_main(void)
 {
+    based();
     WRITE_CR(4, READ_CR(4) | 0x200);
     limits();
     stack();
