@@ -1,17 +1,14 @@
 /*
- * The protocol side: packets, commands, and one thread that owns the socket.
+ * The protocol side: commands, and one thread that owns the socket. Packets are in packet.c.
  *
  * States: "stopped" (all vCPUs parked; commands are answered) and "running" (only an interrupt byte
  * from the debugger or a stop of a vCPU ends it). gdb_vcpu_stopped() comes from the VM's supervisor
  * and wakes the thread through a pipe, so that one poll() sees both.
  */
-#include "gdb/gdb.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <netdb.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,132 +16,8 @@
 #include <unistd.h>
 
 #include "cpu/paging.h"
+#include "gdb/packet.h"
 #include "util/error.h"
-
-#define PACKET_MAX 16384 /* payload bytes of one packet, either way */
-
-struct gdb_stub {
-    struct machine *machine;
-    struct gdb_vm_ops ops;
-    void *vm;
-    int listener, client;
-    int wake[2]; /* a byte: 'S' a vCPU stopped, 'Q' the VM ends */
-    char *unix_path;
-    pthread_t thread;
-    bool thread_started;
-    bool running;
-    bool no_ack;
-    bool ended;       /* 'Q' was seen */
-    unsigned current; /* vCPU of g, G, m and so on (H packets) */
-    char in[PACKET_MAX + 1];
-    size_t in_length;
-    char out[2 * PACKET_MAX + 8];
-    size_t out_length;
-};
-
-/* ---- Sending ---- */
-
-static void send_all(struct gdb_stub *s, const char *data, size_t length)
-{
-    while (length > 0 && s->client >= 0) {
-        ssize_t n = send(s->client, data, length, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return; /* the read side sees the end */
-        data += n;
-        length -= (size_t)n;
-    }
-}
-
-static void begin_reply(struct gdb_stub *s)
-{
-    s->out[0] = '$';
-    s->out_length = 1;
-}
-
-__attribute__((format(printf, 2, 3))) static void put(struct gdb_stub *s, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    size_t room = sizeof s->out - 4 - s->out_length;
-    int n = vsnprintf(s->out + s->out_length, room, fmt, ap);
-    va_end(ap);
-    if (n > 0)
-        s->out_length += MIN((size_t)n, room - 1);
-}
-
-static void put_hex(struct gdb_stub *s, const void *data, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        put(s, "%02x", ((const uint8_t *)data)[i]);
-}
-
-static void end_reply(struct gdb_stub *s)
-{
-    uint8_t sum = 0;
-    for (size_t i = 1; i < s->out_length; i++)
-        sum += (uint8_t)s->out[i];
-    char tail[4];
-    snprintf(tail, sizeof tail, "#%02x", sum);
-    memcpy(s->out + s->out_length, tail, 3);
-    send_all(s, s->out, s->out_length + 3);
-}
-
-static void reply(struct gdb_stub *s, const char *text)
-{
-    begin_reply(s);
-    put(s, "%s", text);
-    end_reply(s);
-}
-
-/* ---- Parsing ---- */
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
-static bool parse_hex(const char **p, uint64_t *value)
-{
-    const char *start = *p;
-    *value = 0;
-    for (int digit; (digit = hex_digit(**p)) >= 0; (*p)++)
-        *value = *value << 4 | (unsigned)digit;
-    return *p != start;
-}
-
-static bool expect(const char **p, char c)
-{
-    if (**p != c)
-        return false;
-    (*p)++;
-    return true;
-}
-
-/* "addr,length" as many packets have it. */
-static bool parse_range(const char **p, uint64_t *address, uint64_t *length)
-{
-    return parse_hex(p, address) && expect(p, ',') && parse_hex(p, length);
-}
-
-static bool parse_bytes(const char *p, uint8_t *out, size_t length)
-{
-    for (size_t i = 0; i < length; i++) {
-        int high = hex_digit(p[2 * i]);
-        int low = high < 0 ? -1 : hex_digit(p[2 * i + 1]);
-        if (low < 0)
-            return false;
-        out[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
-}
 
 /* A thread ID: vCPU n is thread n + 1; "-1" is all (returned as -1), "0" any. */
 static bool parse_thread(const struct gdb_stub *s, const char **p, int *thread)
@@ -155,7 +28,7 @@ static bool parse_thread(const struct gdb_stub *s, const char **p, int *thread)
         *thread = -1;
         return true;
     }
-    if (!parse_hex(p, &value) || value > s->machine->vcpu_count)
+    if (!gdb_parse_hex(p, &value) || value > s->machine->vcpu_count)
         return false;
     *thread = (int)value;
     return true;
@@ -179,9 +52,9 @@ static void state_changed(struct gdb_stub *s)
 
 static void put_stop(struct gdb_stub *s, int number, const char *why)
 {
-    begin_reply(s);
-    put(s, "T%02xthread:%x;%s", (unsigned)number, s->current + 1, why);
-    end_reply(s);
+    gdb_begin(s);
+    gdb_put(s, "T%02xthread:%x;%s", (unsigned)number, s->current + 1, why);
+    gdb_end(s);
 }
 
 /* Empty the pipe without waiting. True: a vCPU had stopped by itself. */
@@ -224,13 +97,13 @@ static void report_stop(struct gdb_stub *s)
 
 static void read_registers(struct gdb_stub *s)
 {
-    begin_reply(s);
+    gdb_begin(s);
     for (unsigned i = 0; i < gdb_register_count(s->machine); i++) {
         uint8_t buf[16];
         gdb_read_register(current_vcpu(s), i, buf);
-        put_hex(s, buf, gdb_register_size(s->machine, i));
+        gdb_put_hex(s, buf, gdb_register_size(s->machine, i));
     }
-    end_reply(s);
+    gdb_end(s);
 }
 
 static void write_registers(struct gdb_stub *s, const char *p)
@@ -238,8 +111,8 @@ static void write_registers(struct gdb_stub *s, const char *p)
     for (unsigned i = 0; i < gdb_register_count(s->machine) && *p; i++) {
         uint8_t buf[16];
         unsigned size = gdb_register_size(s->machine, i);
-        if (!parse_bytes(p, buf, size)) {
-            reply(s, "E01");
+        if (!gdb_parse_bytes(p, buf, size)) {
+            gdb_reply(s, "E01");
             return;
         }
         gdb_write_register(current_vcpu(s), i,
@@ -247,35 +120,36 @@ static void write_registers(struct gdb_stub *s, const char *p)
         p += 2 * size;
     }
     state_changed(s);
-    reply(s, "OK");
+    gdb_reply(s, "OK");
 }
 
 static void read_register(struct gdb_stub *s, const char *p)
 {
     uint64_t number;
     uint8_t buf[16];
-    if (!parse_hex(&p, &number) || number > UINT32_MAX ||
+    if (!gdb_parse_hex(&p, &number) || number > UINT32_MAX ||
         !gdb_read_register(current_vcpu(s), (unsigned)number, buf)) {
-        reply(s, "E01");
+        gdb_reply(s, "E01");
         return;
     }
-    begin_reply(s);
-    put_hex(s, buf, gdb_register_size(s->machine, (unsigned)number));
-    end_reply(s);
+    gdb_begin(s);
+    gdb_put_hex(s, buf, gdb_register_size(s->machine, (unsigned)number));
+    gdb_end(s);
 }
 
 static void write_register(struct gdb_stub *s, const char *p)
 {
     uint64_t number;
     uint8_t buf[16];
-    if (!parse_hex(&p, &number) || number >= gdb_register_count(s->machine) || !expect(&p, '=') ||
-        !parse_bytes(p, buf, gdb_register_size(s->machine, (unsigned)number)) ||
+    if (!gdb_parse_hex(&p, &number) || number >= gdb_register_count(s->machine) ||
+        !gdb_expect(&p, '=') ||
+        !gdb_parse_bytes(p, buf, gdb_register_size(s->machine, (unsigned)number)) ||
         !gdb_write_register(current_vcpu(s), (unsigned)number, buf)) {
-        reply(s, "E01");
+        gdb_reply(s, "E01");
         return;
     }
     state_changed(s);
-    reply(s, "OK");
+    gdb_reply(s, "OK");
 }
 
 static void read_memory(struct gdb_stub *s, const char *p)
@@ -283,36 +157,36 @@ static void read_memory(struct gdb_stub *s, const char *p)
     uint64_t address, length;
     static const char error[] = "E14";
     uint8_t buf[PACKET_MAX / 2];
-    if (!parse_range(&p, &address, &length)) {
-        reply(s, "E01");
+    if (!gdb_parse_range(&p, &address, &length)) {
+        gdb_reply(s, "E01");
         return;
     }
     length = paging_debug_read(current_vcpu(s), address, buf, MIN(length, sizeof buf));
     if (length == 0) {
-        reply(s, error);
+        gdb_reply(s, error);
         return;
     }
-    begin_reply(s);
-    put_hex(s, buf, length);
-    end_reply(s);
+    gdb_begin(s);
+    gdb_put_hex(s, buf, length);
+    gdb_end(s);
 }
 
 static void store_memory(struct gdb_stub *s, uint64_t address, const uint8_t *data, uint64_t length)
 {
     if (paging_debug_write(current_vcpu(s), address, data, length) != length) {
-        reply(s, "E14");
+        gdb_reply(s, "E14");
         return;
     }
     state_changed(s);
-    reply(s, "OK");
+    gdb_reply(s, "OK");
 }
 
 static void write_memory(struct gdb_stub *s, const char *p, bool binary)
 {
     uint64_t address, length;
     uint8_t buf[PACKET_MAX];
-    if (!parse_range(&p, &address, &length) || !expect(&p, ':') || length > sizeof buf) {
-        reply(s, "E01");
+    if (!gdb_parse_range(&p, &address, &length) || !gdb_expect(&p, ':') || length > sizeof buf) {
+        gdb_reply(s, "E01");
         return;
     }
     size_t left = s->in_length - (size_t)(p - s->in);
@@ -328,11 +202,11 @@ static void write_memory(struct gdb_stub *s, const char *p, bool binary)
             }
         }
         if (n != length) {
-            reply(s, "E01");
+            gdb_reply(s, "E01");
             return;
         }
-    } else if (left < 2 * length || !parse_bytes(p, buf, length)) {
-        reply(s, "E01");
+    } else if (left < 2 * length || !gdb_parse_bytes(p, buf, length)) {
+        gdb_reply(s, "E01");
         return;
     }
     store_memory(s, address, buf, length);
@@ -346,12 +220,12 @@ static void set_point(struct gdb_stub *s, const char *p, bool insert)
     static const enum debug_kind kinds[] = {DEBUG_BREAK, DEBUG_BREAK, DEBUG_WATCH_WRITE,
                                             DEBUG_WATCH_READ, DEBUG_WATCH_ACCESS};
     uint64_t type, address, length;
-    if (!parse_hex(&p, &type) || type >= ARRAY_SIZE(kinds)) {
-        reply(s, "");
+    if (!gdb_parse_hex(&p, &type) || type >= ARRAY_SIZE(kinds)) {
+        gdb_reply(s, "");
         return;
     }
-    if (!expect(&p, ',') || !parse_range(&p, &address, &length)) {
-        reply(s, "E01");
+    if (!gdb_expect(&p, ',') || !gdb_parse_range(&p, &address, &length)) {
+        gdb_reply(s, "E01");
         return;
     }
     struct debug_point point = {kinds[type], address, type < 2 ? 1 : length};
@@ -362,7 +236,7 @@ static void set_point(struct gdb_stub *s, const char *p, bool insert)
         at++;
     if (insert && at == d->count) {
         if (d->count == DEBUG_POINTS_MAX) {
-            reply(s, "E1c");
+            gdb_reply(s, "E1c");
             return;
         }
         d->points[d->count++] = point;
@@ -371,7 +245,7 @@ static void set_point(struct gdb_stub *s, const char *p, bool insert)
     }
     for (unsigned i = 0; i < s->machine->vcpu_count; i++)
         atomic_fetch_or(&s->machine->vcpus[i]->attention, ATT_DEBUG);
-    reply(s, "OK");
+    gdb_reply(s, "OK");
 }
 
 /* Run: `step` has a bit for each vCPU that is to stop after one instruction, `frozen` one for each
@@ -396,18 +270,18 @@ static void go(struct gdb_stub *s, uint64_t step, uint64_t frozen)
 static void continue_threads(struct gdb_stub *s, const char *p)
 {
     uint64_t step = 0, decided = 0;
-    while (expect(&p, ';')) {
+    while (gdb_expect(&p, ';')) {
         char action = *p++;
         int thread = -1;
         if (action == 'C' || action == 'S') {
             uint64_t ignored_signal;
-            parse_hex(&p, &ignored_signal);
+            gdb_parse_hex(&p, &ignored_signal);
         } else if (action != 'c' && action != 's') {
-            reply(s, "E01");
+            gdb_reply(s, "E01");
             return;
         }
-        if (expect(&p, ':') && !parse_thread(s, &p, &thread)) {
-            reply(s, "E01");
+        if (gdb_expect(&p, ':') && !parse_thread(s, &p, &thread)) {
+            gdb_reply(s, "E01");
             return;
         }
         uint64_t whom = thread <= 0 ? ~UINT64_C(0) : BIT64(thread - 1);
@@ -421,7 +295,7 @@ static void continue_threads(struct gdb_stub *s, const char *p)
 static void continue_current(struct gdb_stub *s, const char *p, bool step)
 {
     uint64_t address;
-    if (parse_hex(&p, &address)) {
+    if (gdb_parse_hex(&p, &address)) {
         uint8_t bytes[8];
         memcpy(bytes, &address, 8);
         gdb_write_register(current_vcpu(s), gdb_pc_register(s->machine), bytes);
@@ -434,8 +308,8 @@ static void monitor(struct gdb_stub *s, const char *hex)
 {
     char command[128] = "", text[6000];
     size_t length = MIN(strlen(hex) / 2, sizeof command - 1);
-    if (!parse_bytes(hex, (uint8_t *)command, length)) {
-        reply(s, "E01");
+    if (!gdb_parse_bytes(hex, (uint8_t *)command, length)) {
+        gdb_reply(s, "E01");
         return;
     }
     if (strcmp(command, "info registers") == 0) {
@@ -449,18 +323,18 @@ static void monitor(struct gdb_stub *s, const char *hex)
     } else {
         snprintf(text, sizeof text, "commands: info registers, reset, quit\n");
     }
-    begin_reply(s);
-    put_hex(s, text, strlen(text));
-    end_reply(s);
+    gdb_begin(s);
+    gdb_put_hex(s, text, strlen(text));
+    gdb_end(s);
 }
 
 static void thread_list(struct gdb_stub *s)
 {
-    begin_reply(s);
-    put(s, "m");
+    gdb_begin(s);
+    gdb_put(s, "m");
     for (unsigned i = 0; i < s->machine->vcpu_count; i++)
-        put(s, "%s%x", i ? "," : "", i + 1);
-    end_reply(s);
+        gdb_put(s, "%s%x", i ? "," : "", i + 1);
+    gdb_end(s);
 }
 
 static void thread_info(struct gdb_stub *s, const char *p)
@@ -472,14 +346,14 @@ static void thread_info(struct gdb_stub *s, const char *p)
     int thread;
     char text[64];
     if (!parse_thread(s, &p, &thread) || thread < 1) {
-        reply(s, "E01");
+        gdb_reply(s, "E01");
         return;
     }
     snprintf(text, sizeof text, "CPU#%d [%s]", thread - 1,
              names[s->machine->vcpus[thread - 1]->activity]);
-    begin_reply(s);
-    put_hex(s, text, strlen(text));
-    end_reply(s);
+    gdb_begin(s);
+    gdb_put_hex(s, text, strlen(text));
+    gdb_end(s);
 }
 
 static void transfer_features(struct gdb_stub *s, const char *p)
@@ -488,22 +362,22 @@ static void transfer_features(struct gdb_stub *s, const char *p)
     const char *xml = gdb_target_xml(s->machine);
     size_t size = strlen(xml);
     if (strncmp(p, "target.xml:", 11) != 0) {
-        reply(s, "E00");
+        gdb_reply(s, "E00");
         return;
     }
     p += 11;
-    if (!parse_range(&p, &offset, &length)) {
-        reply(s, "E01");
+    if (!gdb_parse_range(&p, &offset, &length)) {
+        gdb_reply(s, "E01");
         return;
     }
-    begin_reply(s);
+    gdb_begin(s);
     if (offset >= size) {
-        put(s, "l");
+        gdb_put(s, "l");
     } else {
         size_t n = MIN(MIN(length, size - offset), PACKET_MAX - 1);
-        put(s, "%c%.*s", offset + n < size ? 'm' : 'l', (int)n, xml + offset);
+        gdb_put(s, "%c%.*s", offset + n < size ? 'm' : 'l', (int)n, xml + offset);
     }
-    end_reply(s);
+    gdb_end(s);
 }
 
 static bool starts(const char *text, const char *prefix, const char **rest)
@@ -517,32 +391,33 @@ static void query(struct gdb_stub *s, const char *packet)
 {
     const char *rest;
     if (starts(packet, "qSupported", &rest)) {
-        begin_reply(s);
-        put(s,
+        gdb_begin(s);
+        gdb_put(
+            s,
             "PacketSize=%x;qXfer:features:read+;vContSupported+;QStartNoAckMode+;swbreak+;hwbreak+",
             PACKET_MAX);
-        end_reply(s);
+        gdb_end(s);
     } else if (starts(packet, "qXfer:features:read:", &rest)) {
         transfer_features(s, rest);
     } else if (starts(packet, "qfThreadInfo", &rest)) {
         thread_list(s);
     } else if (starts(packet, "qsThreadInfo", &rest)) {
-        reply(s, "l");
+        gdb_reply(s, "l");
     } else if (starts(packet, "qThreadExtraInfo,", &rest)) {
         thread_info(s, rest);
     } else if (starts(packet, "qAttached", &rest)) {
-        reply(s, "1");
+        gdb_reply(s, "1");
     } else if (starts(packet, "qRcmd,", &rest)) {
         monitor(s, rest);
     } else if (strcmp(packet, "qC") == 0) {
-        begin_reply(s);
-        put(s, "QC%x", s->current + 1);
-        end_reply(s);
+        gdb_begin(s);
+        gdb_put(s, "QC%x", s->current + 1);
+        gdb_end(s);
     } else if (strcmp(packet, "QStartNoAckMode") == 0) {
-        reply(s, "OK");
+        gdb_reply(s, "OK");
         s->no_ack = true;
     } else {
-        reply(s, "");
+        gdb_reply(s, "");
     }
 }
 
@@ -551,12 +426,12 @@ static void select_thread(struct gdb_stub *s, const char *p)
     int thread;
     p++; /* g, c: we have one current thread for both */
     if (!parse_thread(s, &p, &thread)) {
-        reply(s, "E01");
+        gdb_reply(s, "E01");
         return;
     }
     if (thread > 0)
         s->current = (unsigned)thread - 1;
-    reply(s, "OK");
+    gdb_reply(s, "OK");
 }
 
 static void detach(struct gdb_stub *s)
@@ -608,7 +483,7 @@ static void handle(struct gdb_stub *s)
         select_thread(s, rest);
         break;
     case 'T':
-        reply(s, parse_thread(s, &rest, &thread) && thread > 0 ? "OK" : "E01");
+        gdb_reply(s, parse_thread(s, &rest, &thread) && thread > 0 ? "OK" : "E01");
         break;
     case 'c':
         continue_current(s, rest, false);
@@ -626,14 +501,14 @@ static void handle(struct gdb_stub *s)
         break;
     case 'v':
         if (strcmp(packet, "vCont?") == 0)
-            reply(s, "vCont;c;C;s;S");
+            gdb_reply(s, "vCont;c;C;s;S");
         else if (strncmp(packet, "vCont", 5) == 0)
             continue_threads(s, packet + 5);
         else
-            reply(s, "");
+            gdb_reply(s, "");
         break;
     case 'D':
-        reply(s, "OK");
+        gdb_reply(s, "OK");
         detach(s);
         break;
     case 'k':
@@ -642,62 +517,12 @@ static void handle(struct gdb_stub *s)
         s->ops.quit(s->vm);
         break;
     default:
-        reply(s, "");
+        gdb_reply(s, "");
         break;
     }
 }
 
 /* ---- The connection ---- */
-
-struct receiver {
-    char buf[4096];
-    size_t at, length;
-};
-
-/* The next byte, or -1 at the end of the connection. */
-static int next_byte(struct gdb_stub *s, struct receiver *r)
-{
-    if (r->at == r->length) {
-        ssize_t n;
-        do
-            n = recv(s->client, r->buf, sizeof r->buf, 0);
-        while (n < 0 && errno == EINTR);
-        if (n <= 0)
-            return -1;
-        r->length = (size_t)n;
-        r->at = 0;
-    }
-    return (unsigned char)r->buf[r->at++];
-}
-
-/* Read the rest of a packet after its '$' into s->in. False: the connection ended. */
-static bool read_packet(struct gdb_stub *s, struct receiver *r)
-{
-    for (;;) {
-        uint8_t sum = 0;
-        int c;
-        s->in_length = 0;
-        while ((c = next_byte(s, r)) >= 0 && c != '#') {
-            sum += (uint8_t)c;
-            if (s->in_length < PACKET_MAX)
-                s->in[s->in_length++] = (char)c;
-        }
-        s->in[s->in_length] = 0;
-        int high = next_byte(s, r), low = next_byte(s, r);
-        if (c < 0 || high < 0 || low < 0)
-            return false;
-        if (s->no_ack)
-            return true;
-        bool good = (hex_digit((char)high) << 4 | hex_digit((char)low)) == sum;
-        send_all(s, good ? "+" : "-", 1);
-        if (good)
-            return true;
-        while ((c = next_byte(s, r)) >= 0 && c != '$')
-            ;
-        if (c < 0)
-            return false;
-    }
-}
 
 static void interrupt(struct gdb_stub *s)
 {
@@ -720,12 +545,12 @@ static void serve_byte(struct gdb_stub *s, struct receiver *r, int c)
     } else if (c == 0x03) {
         interrupt(s);
     } else if (c == '$') {
-        if (!read_packet(s, r))
+        if (!gdb_read_packet(s, r))
             detach(s);
         else
             handle(s);
     } else if (c == '-') {
-        send_all(s, s->out, s->out_length + 3);
+        gdb_send(s, s->out, s->out_length + 3);
     }
 }
 
@@ -735,7 +560,7 @@ static void serve(struct gdb_stub *s)
     s->no_ack = false;
     while (s->client >= 0 && !s->ended) {
         if (r.at < r.length) {
-            serve_byte(s, &r, next_byte(s, &r));
+            serve_byte(s, &r, gdb_next_byte(s, &r));
             continue;
         }
         struct pollfd fds[2] = {{.fd = s->client, .events = POLLIN},
@@ -750,11 +575,11 @@ static void serve(struct gdb_stub *s)
                 report_stop(s);
         }
         if (!s->ended && fds[0].revents)
-            serve_byte(s, &r, next_byte(s, &r));
+            serve_byte(s, &r, gdb_next_byte(s, &r));
     }
     if (s->client >= 0) {
         if (s->running)
-            reply(s, "W00");
+            gdb_reply(s, "W00");
         close(s->client);
         s->client = -1;
     }
