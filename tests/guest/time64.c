@@ -18,11 +18,11 @@ static bool near(u64 a, u64 b, unsigned per_mille)
     return d * 1000 <= b * per_mille;
 }
 
-/* `value` is good if one try in ten agrees: the host may take the processor away at any moment. */
+/* `value` is good if one try in forty agrees: the host may take the processor away at any moment. */
 #define AGREE(name, expression)                                                                    \
     do {                                                                                           \
         bool good_ = false;                                                                        \
-        for (int try_ = 0; try_ < 10 && !good_; try_++)                                             \
+        for (int try_ = 0; try_ < 40 && !good_; try_++)                                             \
             good_ = (expression);                                                                  \
         check(name, good_);                                                                        \
     } while (0)
