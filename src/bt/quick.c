@@ -138,10 +138,21 @@ static bool would_drop(const struct vcpu *cpu)
     return false;
 }
 
-/* What it loads at CPL 0. */
-#define IRET_FLAGS                                                                                 \
-    (FLAGS_ARITH | FLAG_DF | FLAG_NT | FLAG_AC | FLAG_ID | FLAG_IF | FLAG_IOPL | FLAG_RF |         \
-     FLAG_VIF | FLAG_VIP)
+/* IRET at CPL 0 is sure to succeed: what it loads. */
+static void finish_iret(struct vcpu *cpu, uint64_t rip, uint64_t sp, const struct segment *code,
+                        const struct segment *stack, uint32_t flags)
+{
+    cpu->rip = rip;
+    cpu->gpr[RSP] = sp;
+    cpu->seg[CS] = *code;
+    cpu->seg[SS] = *stack;
+    cpu->cpl = code->selector & 3;
+    load_flags(cpu, flags,
+               FLAGS_ARITH | FLAG_DF | FLAG_NT | FLAG_AC | FLAG_ID | FLAG_IF | FLAG_IOPL | FLAG_RF |
+                   FLAG_VIF | FLAG_VIP);
+    cpu->rflags &= ~FLAG_RF; /* nobody looks at it before the next instruction is done */
+    cpu->nmi_blocked = false;
+}
 
 static bool quick_iret(struct vcpu *cpu, const struct bt_site *site)
 {
@@ -162,14 +173,7 @@ static bool quick_iret(struct vcpu *cpu, const struct bt_site *site)
         ((ss & 3) != cpl) || ((ss || cpl) && !usual_segment(cpu, ss, USUAL_DATA, &stack)) ||
         (cpl == 3 && would_drop(cpu)))
         return false;
-    cpu->rip = rip;
-    cpu->gpr[RSP] = new_sp;
-    cpu->seg[CS] = code;
-    cpu->seg[SS] = stack;
-    cpu->cpl = (uint8_t)cpl;
-    load_flags(cpu, flags, IRET_FLAGS);
-    cpu->rflags &= ~FLAG_RF; /* nobody looks at it before the next instruction is done */
-    cpu->nmi_blocked = false;
+    finish_iret(cpu, rip, new_sp, &code, &stack, flags);
     return true;
 }
 
@@ -234,14 +238,7 @@ static bool quick_iret32(struct vcpu *cpu)
             would_drop(cpu))
             return false;
     }
-    cpu->rip = eip;
-    cpu->gpr[RSP] = new_sp;
-    cpu->seg[CS] = code;
-    cpu->seg[SS] = stack;
-    cpu->cpl = (uint8_t)cpl;
-    load_flags(cpu, flags, IRET_FLAGS);
-    cpu->rflags &= ~FLAG_RF; /* as above */
-    cpu->nmi_blocked = false;
+    finish_iret(cpu, eip, new_sp, &code, &stack, flags);
     return true;
 }
 

@@ -158,15 +158,9 @@ static void call_out_if(struct translation_state *t, const struct insn *in, unsi
         (struct cold){.kind = COLD_CALLOUT, .jump = put_jcc(&t->e, condition), .site = site};
 }
 
-static void test_rflags(struct translation_state *t, uint32_t bits)
+static void put_test_imm(struct emit *e, struct operand rm, uint32_t bits)
 {
-    put_op(&t->e, false, 0xf7, 0, gs_operand(VCPU_AT(rflags))); /* TEST */
-    put32(&t->e, bits);
-}
-
-static void put_test_imm(struct emit *e, unsigned reg, uint32_t bits)
-{
-    put_op(e, false, 0xf7, 0, reg_operand(reg));
+    put_op(e, false, 0xf7, 0, rm);
     put32(e, bits);
 }
 
@@ -178,16 +172,16 @@ static void emit_popf(struct translation_state *t, struct insn *in)
     bool user = t->bt->mode & BT_USER;
     uint32_t plain = FLAG_DF | FLAG_ID | (user ? 0 : FLAG_IF);
     if (user) { /* with IOPL 3, IF may change */
-        test_rflags(t, FLAG_IOPL);
+        put_test_imm(e, gs_operand(VCPU_AT(rflags)), FLAG_IOPL);
         call_out_if(t, in, CC_NE);
     }
     bt_emit_pop_value(t, in, T2);
     put_load32(e, T0, gs_operand(VCPU_AT(rflags)));
     put_op(e, false, 0x33, T0, reg_operand(T2)); /* XOR */
-    put_test_imm(e, T0, FLAG_TF | FLAG_NT | FLAG_AC | (user ? 0 : FLAG_IOPL));
+    put_test_imm(e, reg_operand(T0), FLAG_TF | FLAG_NT | FLAG_AC | (user ? 0 : FLAG_IOPL));
     call_out_if(t, in, CC_NE);
     if (!user) {
-        put_test_imm(e, T2, FLAG_IF);
+        put_test_imm(e, reg_operand(T2), FLAG_IF);
         uint8_t *masked = put_jcc(e, CC_E);
         put_op(e, false, 0x80, ALU_CMP, gs_operand(VCPU_AT(intr_asserted)));
         put8(e, 0);
@@ -213,17 +207,11 @@ static void emit_popf(struct translation_state *t, struct insn *in)
     t->flags = FLAGS_SAVED;
 }
 
-static void test_cr4(struct translation_state *t, uint64_t bit)
-{
-    put_op(&t->e, false, 0xf7, 0, gs_operand(VCPU_AT(cr4))); /* TEST */
-    put32(&t->e, (uint32_t)bit);
-}
-
 static void emit_rdtsc(struct translation_state *t, const struct insn *in)
 {
     struct emit *e = &t->e;
     if (t->bt->mode & BT_USER) {
-        test_cr4(t, CR4_TSD);
+        put_test_imm(&t->e, gs_operand(VCPU_AT(cr4)), CR4_TSD);
         call_out_if(t, in, CC_NE);
     }
     put8(e, 0x0f);
@@ -243,7 +231,7 @@ static void emit_rdtsc(struct translation_state *t, const struct insn *in)
 static void emit_rdpkru(struct translation_state *t, const struct insn *in)
 {
     struct emit *e = &t->e;
-    test_cr4(t, CR4_PKE);
+    put_test_imm(&t->e, gs_operand(VCPU_AT(cr4)), CR4_PKE);
     call_out_if(t, in, CC_E);
     put_op(e, false, 0x85, RCX, reg_operand(RCX)); /* TEST */
     call_out_if(t, in, CC_NE);
@@ -318,7 +306,7 @@ static void emit_base(struct translation_state *t, const struct insn *in)
     int64_t base = m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_WRFSBASE
                        ? SEGMENT_BASE_AT(FS)
                        : SEGMENT_BASE_AT(GS);
-    test_cr4(t, CR4_FSGSBASE);
+    put_test_imm(&t->e, gs_operand(VCPU_AT(cr4)), CR4_FSGSBASE);
     call_out_if(t, in, CC_E);
     if (m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_RDGSBASE) {
         put_to_guest(e, wide, guest, gs_operand(base));

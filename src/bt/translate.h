@@ -173,13 +173,23 @@ bool bt_classify_string(const struct translation_state *t, struct insn *in);
 void bt_emit_string(struct translation_state *t, struct insn *in);
 
 /* insns.c */
+void bt_emit_insn(struct translation_state *t, struct insn *in);
+/* The next host instruction is the guest's, and may raise a signal. */
+void bt_fault_point(struct translation_state *t, const struct insn *in);
+/* The explicit memory operand, checked here or at the block's start. */
+struct operand bt_memory_operand(struct translation_state *t, const struct insn *in, unsigned size,
+                                 bool write);
+
+/* flow.c: the stack, and what leaves the block */
+void bt_emit_flow(struct translation_state *t, struct insn *in);
 void bt_emit_push_target(struct translation_state *t, struct insn *in); /* push bt.target */
 /* Load what is on top of the stack; move RSP behind it. Between them the instruction may be left to
  * the interpreter. */
 void bt_emit_pop_value(struct translation_state *t, struct insn *in, unsigned to);
 void bt_emit_pop_done(struct translation_state *t);
-void bt_emit_insn(struct translation_state *t, struct insn *in);
 void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target);
+
+/* translate.c */
 /* `jump` leaves translated code before `in`. Flags are saved, or dead. */
 void bt_emit_leave(struct translation_state *t, uint8_t *jump, const struct insn *in);
 

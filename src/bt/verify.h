@@ -11,8 +11,8 @@ struct bt_verify {
     jmp_buf unwind;
     struct op *patched, kept; /* the op that stands for a rehearsal's end */
     uint64_t compared, early, once, strings, tails;
-    const char
-        *first; /* that differed from the rehearsal of the whole block; NULL: flags, memory */
+    /* What first differed from the rehearsal of the whole block; NULL: flags, memory. */
+    const char *first;
     bool failed;
     char message[512];
 };

@@ -16,8 +16,7 @@
 #define FILES_MAX     32
 #define NAME_SIZE     56
 #define ITEMS         (FW_CFG_FILES + FILES_MAX)
-#define ITEM_MASK     0xbfff /* bit 14 asks for writing; bit 15: items of the architecture, none here \
-                              */
+#define ITEM_MASK     0xbfff /* bit 14 asks for writing */
 #define DMA_SIGNATURE UINT64_C(0x51454d5520434647)
 #define CHUNK         4096
 

@@ -1,15 +1,11 @@
-#include "dev/scsi.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "dev/dma.h"
+#include "dev/scsi_internal.h"
 #include "util/util.h"
 
-#define BLOCK             DISK_SECTOR
-#define SERIAL_SIZE       20
-#define REPLY_MAX         512
 #define PHYSICAL_EXPONENT 3          /* 8 logical blocks in a physical one */
 #define UNMAP_BLOCKS      (1u << 22) /* 2 GiB in a descriptor */
 #define UNMAP_RANGES      256
@@ -17,78 +13,10 @@
 #define UNMAP_RANGE       16
 #define SAME_BLOCKS       (1u << 16)
 #define SAME_BUFFER       (64u << 10)
-#define PARAMETERS_MAX    512 /* of a MODE SELECT */
-
-/* Sense key << 16 | additional sense code << 8 | qualifier. */
-enum sense {
-    NO_SENSE = 0,
-    NOT_READY_START_NEEDED = 0x020402,
-    MEDIUM_WRITE_ERROR = 0x030c00,
-    MEDIUM_READ_ERROR = 0x031100,
-    INTERNAL_FAILURE = 0x044400,
-    PARAMETER_LIST_LENGTH = 0x051a00,
-    INVALID_COMMAND = 0x052000,
-    OUT_OF_RANGE = 0x052100,
-    INVALID_FIELD = 0x052400,
-    NO_SUCH_LUN = 0x052500,
-    INVALID_PARAMETER = 0x052600,
-    NO_SAVED_PARAMETERS = 0x053900,
-    AFTER_RESET = 0x062900,
-    WRITE_PROTECTED = 0x072700,
-    NO_SPACE = 0x072707,
-};
-
-struct scsi_disk {
-    struct device_env *env;
-    struct disk *disk;
-    uint64_t blocks;
-    char serial[SERIAL_SIZE + 1];
-    bool write_cache;
-    bool stopped;
-    uint32_t attention; /* enum sense that the next command reports */
-};
-
-static unsigned get16(const uint8_t *p)
-{
-    return (unsigned)p[0] << 8 | p[1];
-}
-
-static uint32_t get24(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 16 | get16(p + 1);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-    return (uint32_t)get16(p) << 16 | get16(p + 2);
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-    return (uint64_t)get32(p) << 32 | get32(p + 4);
-}
-
-static void put16(uint8_t *p, uint64_t value)
-{
-    p[0] = (uint8_t)(value >> 8);
-    p[1] = (uint8_t)value;
-}
-
-static void put32(uint8_t *p, uint64_t value)
-{
-    put16(p, value >> 16);
-    put16(p + 2, value);
-}
-
-static void put64(uint8_t *p, uint64_t value)
-{
-    put32(p, value >> 32);
-    put32(p + 4, value);
-}
 
 /* ---- Ends of a command ---- */
 
-static void good(struct scsi_request *r)
+void scsi_good(struct scsi_request *r)
 {
     free(r->buffer);
     r->buffer = NULL;
@@ -107,7 +35,7 @@ static void fixed_sense(uint8_t *sense, uint32_t what)
     sense[13] = (uint8_t)what;
 }
 
-static void fail(struct scsi_request *r, uint32_t what)
+void scsi_fail(struct scsi_request *r, uint32_t what)
 {
     free(r->buffer);
     r->buffer = NULL;
@@ -127,12 +55,12 @@ static void overrun(struct scsi_request *r)
 }
 
 /* Data for the initiator, cut to what it has room for. */
-static void reply(struct scsi_request *r, const uint8_t *data, uint64_t length, uint64_t room)
+void scsi_reply(struct scsi_request *r, const uint8_t *data, uint64_t length, uint64_t room)
 {
     if (r->can_read)
         r->transferred = dma_put(r->target->env->mem, r->iov, r->iov_count, 0, data,
                                  MIN(MIN(length, room), r->length));
-    good(r);
+    scsi_good(r);
 }
 
 static uint32_t sense_of(const struct disk_request *disk, int error)
@@ -156,10 +84,10 @@ static void disk_ended(struct scsi_request *r, int error)
 {
     const struct disk_request *disk = &r->disk;
     if (error)
-        return fail(r, sense_of(disk, error));
+        return scsi_fail(r, sense_of(disk, error));
     if (disk->op == DISK_READ || (disk->op == DISK_WRITE && !r->buffer))
         r->transferred = disk->length;
-    good(r);
+    scsi_good(r);
 }
 
 static void disk_done(struct disk_request *disk, int error)
@@ -173,7 +101,7 @@ static void disk_done(struct disk_request *disk, int error)
     pthread_mutex_unlock(env->lock);
 }
 
-static void submit(struct scsi_request *r, enum disk_op op, uint64_t block, uint64_t blocks)
+void scsi_start(struct scsi_request *r, enum disk_op op, uint64_t block, uint64_t blocks)
 {
     struct disk_request *d = &r->disk;
     d->op = op;
@@ -248,18 +176,18 @@ static void transfer(struct scsi_request *r, bool write)
     bool six = r->cdb[0] >> 5 == 0;
     uint64_t length = e.count * BLOCK;
     if (!six && (r->cdb[1] & CDB_PROTECT))
-        return fail(r, INVALID_FIELD);
+        return scsi_fail(r, INVALID_FIELD);
     if (!in_range(t, e.block, e.count))
-        return fail(r, OUT_OF_RANGE);
+        return scsi_fail(r, OUT_OF_RANGE);
     if (write && disk_read_only(t->disk))
-        return fail(r, WRITE_PROTECTED);
+        return scsi_fail(r, WRITE_PROTECTED);
     if (!e.count)
-        return good(r);
+        return scsi_good(r);
     if (length > r->length || !(write ? r->can_write : r->can_read))
         return overrun(r);
     cut(r, length);
     r->disk.fua = write && !six && (r->cdb[1] & CDB_FUA);
-    submit(r, write ? DISK_WRITE : DISK_READ, e.block, e.count);
+    scsi_start(r, write ? DISK_WRITE : DISK_READ, e.block, e.count);
 }
 
 static void read_blocks(struct scsi_request *r)
@@ -274,7 +202,7 @@ static void write_blocks(struct scsi_request *r)
 
 static void synchronize_cache(struct scsi_request *r)
 {
-    submit(r, DISK_FLUSH, 0, 0);
+    scsi_start(r, DISK_FLUSH, 0, 0);
 }
 
 /* VERIFY without data to compare with, PRE-FETCH: the range has to exist. */
@@ -282,10 +210,10 @@ static void check_range(struct scsi_request *r)
 {
     struct extent e = extent_of(r->cdb);
     if ((r->cdb[0] & 0x1f) == 0x0f && (r->cdb[1] & 0x06)) /* VERIFY with BYTCHK */
-        return fail(r, INVALID_FIELD);
+        return scsi_fail(r, INVALID_FIELD);
     if (!in_range(r->target, e.block, e.count))
-        return fail(r, OUT_OF_RANGE);
-    good(r);
+        return scsi_fail(r, OUT_OF_RANGE);
+    scsi_good(r);
 }
 
 #define SAME_NDOB  0x01
@@ -303,11 +231,11 @@ static void write_same(struct scsi_request *r)
     bool no_data = r->cdb[0] >> 5 == 4 && (r->cdb[1] & SAME_NDOB);
     uint8_t block[BLOCK] = {0};
     if ((r->cdb[1] & CDB_PROTECT) || !e.count || e.count > SAME_BLOCKS)
-        return fail(r, INVALID_FIELD);
+        return scsi_fail(r, INVALID_FIELD);
     if (!in_range(t, e.block, e.count))
-        return fail(r, OUT_OF_RANGE);
+        return scsi_fail(r, OUT_OF_RANGE);
     if (disk_read_only(t->disk))
-        return fail(r, WRITE_PROTECTED);
+        return scsi_fail(r, WRITE_PROTECTED);
     if (!no_data) {
         if (!r->can_write || dma_get(r->iov, r->iov_count, 0, block, BLOCK) != BLOCK)
             return overrun(r);
@@ -315,21 +243,21 @@ static void write_same(struct scsi_request *r)
     }
     /* UNMAP lets us choose how the blocks come to read as the block that was given: zeroes. */
     if (all_zero(block, BLOCK))
-        return submit(r, DISK_WRITE_ZEROES, e.block, e.count);
+        return scsi_start(r, DISK_WRITE_ZEROES, e.block, e.count);
 
     uint64_t length = e.count * BLOCK;
     unsigned pieces = (unsigned)((length + SAME_BUFFER - 1) / SAME_BUFFER);
     size_t list = pieces * sizeof(struct iovec);
     r->buffer = aligned_alloc(BLOCK, SAME_BUFFER + ALIGN_UP(list, BLOCK));
     if (!r->buffer)
-        return fail(r, INTERNAL_FAILURE);
+        return scsi_fail(r, INTERNAL_FAILURE);
     for (unsigned at = 0; at < SAME_BUFFER; at += BLOCK)
         memcpy(r->buffer + at, block, BLOCK);
     r->iov = (struct iovec *)(r->buffer + SAME_BUFFER);
     r->iov_count = pieces;
     for (unsigned i = 0; i < pieces; i++, length -= r->iov[i - 1].iov_len)
         r->iov[i] = (struct iovec){r->buffer, MIN(length, SAME_BUFFER)};
-    submit(r, DISK_WRITE, e.block, e.count);
+    scsi_start(r, DISK_WRITE, e.block, e.count);
 }
 
 /* ---- UNMAP: range after range ---- */
@@ -339,9 +267,9 @@ static void unmap_next(struct scsi_request *r)
     while (r->next < r->ranges) {
         const uint8_t *p = r->buffer + UNMAP_HEADER + r->next++ * UNMAP_RANGE;
         if (get32(p + 8))
-            return submit(r, DISK_DISCARD, get64(p), get32(p + 8));
+            return scsi_start(r, DISK_DISCARD, get64(p), get32(p + 8));
     }
-    good(r);
+    scsi_good(r);
 }
 
 static void unmap_done(struct disk_request *disk, int error)
@@ -350,7 +278,7 @@ static void unmap_done(struct disk_request *disk, int error)
     struct device_env *env = r->target->env;
     pthread_mutex_lock(env->lock);
     if (error)
-        fail(r, sense_of(disk, error));
+        scsi_fail(r, sense_of(disk, error));
     else
         unmap_next(r);
     pthread_mutex_unlock(env->lock);
@@ -361,26 +289,26 @@ static void unmap(struct scsi_request *r)
     struct scsi_disk *t = r->target;
     unsigned length = get16(r->cdb + 7);
     if ((r->cdb[1] & 1) || length > UNMAP_HEADER + UNMAP_RANGES * UNMAP_RANGE)
-        return fail(r, INVALID_FIELD);
+        return scsi_fail(r, INVALID_FIELD);
     if (disk_read_only(t->disk))
-        return fail(r, WRITE_PROTECTED);
+        return scsi_fail(r, WRITE_PROTECTED);
     if (!length)
-        return good(r);
+        return scsi_good(r);
     if (length < UNMAP_HEADER)
-        return fail(r, PARAMETER_LIST_LENGTH);
+        return scsi_fail(r, PARAMETER_LIST_LENGTH);
     r->buffer = malloc(length);
     if (!r->buffer)
-        return fail(r, INTERNAL_FAILURE);
+        return scsi_fail(r, INTERNAL_FAILURE);
     if (!r->can_write || dma_get(r->iov, r->iov_count, 0, r->buffer, length) != length)
-        return fail(r, PARAMETER_LIST_LENGTH);
+        return scsi_fail(r, PARAMETER_LIST_LENGTH);
     r->next = 0;
     r->ranges = MIN(get16(r->buffer + 2), length - UNMAP_HEADER) / UNMAP_RANGE;
     for (unsigned i = 0; i < r->ranges; i++) {
         const uint8_t *p = r->buffer + UNMAP_HEADER + i * UNMAP_RANGE;
         if (get32(p + 8) > UNMAP_BLOCKS)
-            return fail(r, INVALID_PARAMETER);
+            return scsi_fail(r, INVALID_PARAMETER);
         if (!in_range(t, get64(p), get32(p + 8)))
-            return fail(r, OUT_OF_RANGE);
+            return scsi_fail(r, OUT_OF_RANGE);
     }
     r->transferred = length;
     r->disk.done = unmap_done;
@@ -468,11 +396,11 @@ static void inquiry(struct scsi_request *r)
     } else if (r->cdb[1] & 1) {
         length = vital_data(r->target, r->cdb[2], d);
         if (!length)
-            return fail(r, INVALID_FIELD);
-        return reply(r, d, length, room);
+            return scsi_fail(r, INVALID_FIELD);
+        return scsi_reply(r, d, length, room);
     }
     if (r->cdb[1] || r->cdb[2])
-        return fail(r, INVALID_FIELD);
+        return scsi_fail(r, INVALID_FIELD);
     d[2] = 6; /* SPC-4 */
     d[3] = 2;
     d[4] = (uint8_t)(length - 5);
@@ -483,14 +411,14 @@ static void inquiry(struct scsi_request *r)
     put16(d + 58, 0x00a0); /* SAM-5 */
     put16(d + 60, 0x0460); /* SPC-4 */
     put16(d + 62, 0x04c0); /* SBC-3 */
-    reply(r, d, length, room);
+    scsi_reply(r, d, length, room);
 }
 
 static void report_luns(struct scsi_request *r)
 {
     uint8_t d[16] = {0};
     put32(d, 8);
-    reply(r, d, sizeof d, get32(r->cdb + 6));
+    scsi_reply(r, d, sizeof d, get32(r->cdb + 6));
 }
 
 static void read_capacity_10(struct scsi_request *r)
@@ -498,19 +426,19 @@ static void read_capacity_10(struct scsi_request *r)
     uint8_t d[8];
     put32(d, MIN(r->target->blocks - 1, (uint64_t)UINT32_MAX));
     put32(d + 4, BLOCK);
-    reply(r, d, sizeof d, sizeof d);
+    scsi_reply(r, d, sizeof d, sizeof d);
 }
 
 static void service_action_in(struct scsi_request *r)
 {
     if ((r->cdb[1] & 0x1f) != 0x10) /* READ CAPACITY (16) */
-        return fail(r, INVALID_FIELD);
+        return scsi_fail(r, INVALID_FIELD);
     uint8_t d[32] = {0};
     put64(d, r->target->blocks - 1);
     put32(d + 8, BLOCK);
     d[13] = PHYSICAL_EXPONENT;
     d[14] = 0x80; /* blocks can be unmapped */
-    reply(r, d, sizeof d, get32(r->cdb + 10));
+    scsi_reply(r, d, sizeof d, get32(r->cdb + 10));
 }
 
 static void request_sense(struct scsi_request *r)
@@ -530,24 +458,24 @@ static void request_sense(struct scsi_request *r)
     } else {
         fixed_sense(d, what);
     }
-    reply(r, d, length, r->cdb[4]);
+    scsi_reply(r, d, length, r->cdb[4]);
 }
 
 static void nothing(struct scsi_request *r)
 {
-    good(r);
+    scsi_good(r);
 }
 
 static void start_stop(struct scsi_request *r)
 {
     if (r->cdb[4] & 0xf2) /* power conditions, eject: for others */
-        return good(r);
+        return scsi_good(r);
     if (r->cdb[4] & 1) {
         r->target->stopped = false;
-        return good(r);
+        return scsi_good(r);
     }
     r->target->stopped = true;
-    submit(r, DISK_FLUSH, 0, 0);
+    scsi_start(r, DISK_FLUSH, 0, 0);
 }
 
 static void persistent_reserve_in(struct scsi_request *r)
@@ -558,125 +486,9 @@ static void persistent_reserve_in(struct scsi_request *r)
         put16(d, 8);
         d[3] = 0x80;
     } else if (action > 2) {
-        return fail(r, INVALID_FIELD);
+        return scsi_fail(r, INVALID_FIELD);
     }
-    reply(r, d, sizeof d, get16(r->cdb + 7)); /* no keys, no reservation */
-}
-
-/* ---- Mode pages ---- */
-
-enum page_control { CURRENT, CHANGEABLE, DEFAULT, SAVED };
-
-#define CACHE_WCE 0x04
-
-static const struct {
-    uint8_t code, length; /* of what follows the length */
-} mode_pages[] = {{0x01, 10}, {0x08, 18}, {0x0a, 10}, {0x1c, 10}};
-
-/* One page; returns its length. */
-static unsigned mode_page(const struct scsi_disk *t, unsigned i, enum page_control pc, uint8_t *d)
-{
-    d[0] = mode_pages[i].code;
-    d[1] = mode_pages[i].length;
-    if (d[0] == 0x08 && (pc == CURRENT ? t->write_cache : true))
-        d[2] = CACHE_WCE;
-    if (d[0] == 0x01 && pc != CHANGEABLE)
-        d[2] = 0x80; /* automatic write reallocation */
-    if (d[0] == 0x0a && pc != CHANGEABLE)
-        d[3] = 0x10; /* commands may be reordered */
-    return 2u + mode_pages[i].length;
-}
-
-static void mode_sense(struct scsi_request *r)
-{
-    const struct scsi_disk *t = r->target;
-    bool ten = r->cdb[0] == 0x5a;
-    enum page_control pc = r->cdb[2] >> 6;
-    unsigned page = r->cdb[2] & 0x3f, header = ten ? 8 : 4;
-    uint8_t d[REPLY_MAX] = {0};
-    unsigned length = header;
-    if (pc == SAVED)
-        return fail(r, NO_SAVED_PARAMETERS);
-    if (r->cdb[3] != 0 && r->cdb[3] != 0xff)
-        return fail(r, INVALID_FIELD);
-    uint8_t specific = 0x10; /* DPO and FUA */
-    if (disk_read_only(t->disk))
-        specific |= 0x80;
-    d[ten ? 3 : 2] = specific;
-    if (!(r->cdb[1] & 8)) { /* a block descriptor */
-        d[header - 1] = 8;
-        put32(d + header, MIN(t->blocks, (uint64_t)UINT32_MAX));
-        put32(d + header + 4, BLOCK);
-        length += 8;
-    }
-    bool found = page == 0x3f;
-    for (unsigned i = 0; i < ARRAY_SIZE(mode_pages); i++)
-        if (page == 0x3f || page == mode_pages[i].code) {
-            length += mode_page(t, i, pc, d + length);
-            found = true;
-        }
-    if (!found)
-        return fail(r, INVALID_FIELD);
-    if (ten)
-        put16(d, length - 2);
-    else
-        d[0] = (uint8_t)(length - 1);
-    reply(r, d, length, ten ? get16(r->cdb + 7) : r->cdb[4]);
-}
-
-/* Take one page of a MODE SELECT: 0, or the sense. */
-static uint32_t select_page(struct scsi_disk *t, const uint8_t *p, unsigned left, unsigned *length,
-                            bool *write_cache)
-{
-    for (unsigned i = 0; i < ARRAY_SIZE(mode_pages); i++) {
-        if ((p[0] & 0x3f) != mode_pages[i].code)
-            continue;
-        uint8_t now[32] = {0}, mask[32] = {0};
-        *length = mode_page(t, i, CURRENT, now);
-        mode_page(t, i, CHANGEABLE, mask);
-        if (*length > left || p[1] != now[1])
-            return PARAMETER_LIST_LENGTH;
-        for (unsigned at = 2; at < *length; at++)
-            if ((p[at] ^ now[at]) & ~mask[at])
-                return INVALID_PARAMETER;
-        if (mode_pages[i].code == 0x08)
-            *write_cache = p[2] & CACHE_WCE;
-        return NO_SENSE;
-    }
-    return INVALID_PARAMETER;
-}
-
-static void mode_select(struct scsi_request *r)
-{
-    struct scsi_disk *t = r->target;
-    bool ten = r->cdb[0] == 0x55, write_cache = t->write_cache;
-    unsigned length = ten ? get16(r->cdb + 7) : r->cdb[4], header = ten ? 8 : 4;
-    uint8_t d[PARAMETERS_MAX];
-    if (!(r->cdb[1] & 0x10) || (r->cdb[1] & 1)) /* pages as the standard has them, none saved */
-        return fail(r, INVALID_FIELD);
-    if (!length)
-        return good(r);
-    if (length < header || length > sizeof d || !r->can_write ||
-        dma_get(r->iov, r->iov_count, 0, d, length) != length)
-        return fail(r, PARAMETER_LIST_LENGTH);
-    unsigned at = header + (ten ? get16(d + 6) : d[3]);
-    if (at > length)
-        return fail(r, PARAMETER_LIST_LENGTH);
-    while (at < length) {
-        unsigned size = 0;
-        uint32_t error = length - at < 2 ? (uint32_t)PARAMETER_LIST_LENGTH
-                                         : select_page(t, d + at, length - at, &size, &write_cache);
-        if (error)
-            return fail(r, error);
-        at += size;
-    }
-    r->transferred = length;
-    bool flush = t->write_cache && !write_cache;
-    t->write_cache = write_cache;
-    if (flush) /* what the cache holds has to be safe from now on */
-        submit(r, DISK_FLUSH, 0, 0);
-    else
-        good(r);
+    scsi_reply(r, d, sizeof d, get16(r->cdb + 7)); /* no keys, no reservation */
 }
 
 /* ---- The commands ---- */
@@ -699,10 +511,10 @@ static const struct command {
     {0x08, 6, 0, read_blocks},
     {0x0a, 6, 0, write_blocks},
     {0x12, 6, ANY_TIME | ANY_LUN | UNSTARTED, inquiry},
-    {0x15, 6, UNSTARTED, mode_select},
+    {0x15, 6, UNSTARTED, scsi_mode_select},
     {0x16, 6, UNSTARTED, nothing}, /* RESERVE: there is one initiator */
     {0x17, 6, UNSTARTED, nothing}, /* RELEASE */
-    {0x1a, 6, UNSTARTED, mode_sense},
+    {0x1a, 6, UNSTARTED, scsi_mode_sense},
     {0x1b, 6, UNSTARTED, start_stop},
     {0x1d, 6, UNSTARTED, nothing}, /* SEND DIAGNOSTIC: the self-test passes */
     {0x1e, 6, UNSTARTED, nothing}, /* PREVENT ALLOW MEDIUM REMOVAL */
@@ -715,10 +527,10 @@ static const struct command {
     {0x35, 10, 0, synchronize_cache},
     {0x41, 10, 0, write_same},
     {0x42, 10, 0, unmap},
-    {0x55, 10, UNSTARTED, mode_select},
+    {0x55, 10, UNSTARTED, scsi_mode_select},
     {0x56, 10, UNSTARTED, nothing}, /* RESERVE */
     {0x57, 10, UNSTARTED, nothing}, /* RELEASE */
-    {0x5a, 10, UNSTARTED, mode_sense},
+    {0x5a, 10, UNSTARTED, scsi_mode_sense},
     {0x5e, 10, UNSTARTED, persistent_reserve_in},
     {0x88, 16, 0, read_blocks},
     {0x8a, 16, 0, write_blocks},
@@ -751,7 +563,7 @@ static void report_opcodes(struct scsi_request *r)
     uint32_t room = get32(r->cdb + 6);
     unsigned option = r->cdb[2] & 7;
     if ((r->cdb[1] & 0x1f) != 0x0c || (r->cdb[2] & 0x80) || option == 2 || option > 3)
-        return fail(r, INVALID_FIELD);
+        return scsi_fail(r, INVALID_FIELD);
     if (option == 0) {
         uint8_t *p = d + 4;
         for (unsigned i = 0; i < ARRAY_SIZE(commands); i++, p += 8) {
@@ -759,7 +571,7 @@ static void report_opcodes(struct scsi_request *r)
             p[7] = commands[i].length;
         }
         put32(d, (uint64_t)(p - d - 4));
-        return reply(r, d, (uint64_t)(p - d), room);
+        return scsi_reply(r, d, (uint64_t)(p - d), room);
     }
     const struct command *c = command_of(r->cdb[3]);
     d[1] = c ? 3 : 1;
@@ -768,7 +580,7 @@ static void report_opcodes(struct scsi_request *r)
         memset(d + 4, 0xff, c->length);
         d[4] = c->opcode;
     }
-    reply(r, d, 4u + (c ? c->length : 0), room);
+    scsi_reply(r, d, 4u + (c ? c->length : 0), room);
 }
 
 void scsi_submit(struct scsi_disk *t, struct scsi_request *r)
@@ -783,19 +595,19 @@ void scsi_submit(struct scsi_disk *t, struct scsi_request *r)
 
     unsigned flags = c ? c->flags : 0;
     if (r->lun && !(flags & ANY_LUN))
-        return fail(r, NO_SUCH_LUN);
+        return scsi_fail(r, NO_SUCH_LUN);
     if (t->attention && !(flags & ANY_TIME)) {
         uint32_t what = t->attention;
         t->attention = NO_SENSE;
-        return fail(r, what);
+        return scsi_fail(r, what);
     }
     if (!c) {
         if (log_on(t->env->log, LOG_DEV))
             log_write(t->env->log, LOG_DEV, "scsi: unknown command %#x", r->cdb[0]);
-        return fail(r, INVALID_COMMAND);
+        return scsi_fail(r, INVALID_COMMAND);
     }
     if (t->stopped && !(flags & UNSTARTED))
-        return fail(r, NOT_READY_START_NEEDED);
+        return scsi_fail(r, NOT_READY_START_NEEDED);
     c->run(r);
 }
 

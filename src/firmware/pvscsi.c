@@ -5,6 +5,7 @@
  *
  * The image is not relocated: no pointer is initialized statically.
  */
+#include "../dev/pvscsi_interface.h"
 #include "efi.h"
 
 #define VENDOR_DEVICE  0x07c015adu
@@ -13,60 +14,31 @@
 #define POLL_US        20
 #define TICKS_PER_POLL (POLL_US * 10) /* in the request's unit */
 
-enum {
-    REG_COMMAND = 0,
-    REG_COMMAND_DATA = 4,
-    REG_STATUS = 8,
-    REG_MASK = 0x2010,
-    REG_KICK_RW = 0x4018
-};
-enum { CMD_ADAPTER_RESET = 1, CMD_SETUP_RINGS = 3, CMD_RESET_BUS = 4, CMD_RESET_DEVICE = 5 };
-enum { REQUEST_NO_DATA = 4, REQUEST_TO_HOST = 8, REQUEST_TO_DEVICE = 16 };
-enum {
-    HOST_SUCCESS = 0,
-    HOST_LINKED = 0x0a,
-    HOST_LINKED_FLAG = 0x0b,
-    HOST_UNDERRUN = 0x0c,
-    HOST_NO_TARGET = 0x11,
-    HOST_OVERRUN = 0x12
-};
+/* Of the page of ring state; its fields are dwords. */
+static uint32_t state_get(const uint8_t *page, enum ring_state at)
+{
+    return *(const volatile uint32_t *)(page + at);
+}
 
-struct ring_state {
-    uint32_t request_producer, request_consumer, request_log2;
-    uint32_t completion_producer, completion_consumer, completion_log2;
-};
-
-struct request {
-    uint64_t context, data, data_length, sense;
-    uint32_t sense_length, flags;
-    uint8_t cdb[16], cdb_length, lun[8], tag, bus, target, vcpu_hint, unused[59];
-};
-
-struct completion {
-    uint64_t context, data_length;
-    uint32_t sense_length;
-    uint16_t host_status, scsi_status;
-    uint32_t pad[2];
-};
+static void state_put(uint8_t *page, enum ring_state at, uint32_t value)
+{
+    *(volatile uint32_t *)(page + at) = value;
+}
 
 /* What the adapter is told with SETUP_RINGS. */
 struct setup_rings {
     uint32_t request_pages, completion_pages;
-    uint64_t state, requests[32], completions[32]; /* page numbers */
+    uint64_t state, requests[RING_PAGES], completions[RING_PAGES]; /* page numbers */
 };
 
 /* The memory that we share with it, a page each. */
 struct shared {
-    union {
-        volatile struct ring_state state;
-        uint8_t state_page[PAGE];
-    };
-    struct request requests[PAGE / sizeof(struct request)];
-    struct completion completions[PAGE / sizeof(struct completion)];
+    uint8_t state[PAGE];
+    struct request_descriptor requests[PAGE / REQUEST_SIZE];
+    struct completion_descriptor completions[PAGE / sizeof(struct completion_descriptor)];
     uint8_t sense[PAGE];
 };
 
-_Static_assert(sizeof(struct request) == 128 && sizeof(struct completion) == 32, "the interface");
 _Static_assert(sizeof(struct setup_rings) == 132 * 4 && sizeof(struct shared) == 4 * PAGE,
                "the interface");
 
@@ -126,7 +98,7 @@ static efi_status set_up_rings(struct adapter *a)
     rings.completions[0] = first + 2;
     efi_status status = command(a, CMD_ADAPTER_RESET, NULL, 0);
     if (!status)
-        status = write_register(a, REG_MASK, &none, 1); /* we look ourselves */
+        status = write_register(a, REG_INTR_MASK, &none, 1); /* we look ourselves */
     return status ? status : command(a, CMD_SETUP_RINGS, &rings, sizeof rings / 4);
 }
 
@@ -138,11 +110,11 @@ static uint8_t host_status(uint16_t status)
     case HOST_SUCCESS:
     case HOST_LINKED:
     case HOST_LINKED_FLAG:
-    case HOST_UNDERRUN: /* less than asked for is no error: the length says it */
+    case HOST_DATA_UNDERRUN: /* less than asked for is no error: the length says it */
         return SCSI_HOST_OK;
     case HOST_NO_TARGET:
         return SCSI_HOST_TIMEOUT;
-    case HOST_OVERRUN:
+    case HOST_DATA_OVERRUN:
         return SCSI_HOST_OVERRUN;
     default:
         return SCSI_HOST_OTHER;
@@ -153,9 +125,10 @@ static efi_status run(struct adapter *a, uint8_t target, uint64_t lun, struct ef
                       uint64_t data, uint32_t length, uint32_t flags, uint64_t *done)
 {
     struct shared *s = a->shared;
-    volatile struct ring_state *state = &s->state;
-    uint32_t producer = state->request_producer, consumer = state->completion_consumer, kick = 0;
-    struct request *q = &s->requests[producer & ((1u << state->request_log2) - 1)];
+    uint32_t producer = state_get(s->state, REQ_PRODUCER), kick = 0;
+    uint32_t consumer = state_get(s->state, CMP_CONSUMER);
+    struct request_descriptor *q =
+        &s->requests[producer & ((1u << state_get(s->state, REQ_ENTRIES_LOG2)) - 1)];
     memset(q, 0, sizeof *q);
     q->data = data;
     q->data_length = length;
@@ -168,10 +141,10 @@ static efi_status run(struct adapter *a, uint8_t target, uint64_t lun, struct ef
     q->tag = 0x20; /* a simple one */
     q->target = target;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    state->request_producer = producer + 1;
+    state_put(s->state, REQ_PRODUCER, producer + 1);
     efi_status status = write_register(a, REG_KICK_RW, &kick, 1);
     uint64_t left = r->timeout;
-    while (!status && state->completion_producer == consumer) {
+    while (!status && state_get(s->state, CMP_PRODUCER) == consumer) {
         boot->stall(POLL_US);
         if (r->timeout && left <= TICKS_PER_POLL)
             status = EFI_TIMEOUT;
@@ -183,7 +156,8 @@ static efi_status run(struct adapter *a, uint8_t target, uint64_t lun, struct ef
         return status;
     }
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    const struct completion *c = &s->completions[consumer & ((1u << state->completion_log2) - 1)];
+    const struct completion_descriptor *c =
+        &s->completions[consumer & ((1u << state_get(s->state, CMP_ENTRIES_LOG2)) - 1)];
     *done = c->data_length;
     r->host_status = host_status(c->host_status);
     r->target_status = (uint8_t)c->scsi_status;
@@ -193,7 +167,7 @@ static efi_status run(struct adapter *a, uint8_t target, uint64_t lun, struct ef
             : 0;
     if (r->sense_length)
         memcpy(r->sense, s->sense, r->sense_length);
-    state->completion_consumer = consumer + 1;
+    state_put(s->state, CMP_CONSUMER, consumer + 1);
     return r->host_status == SCSI_HOST_OK        ? EFI_SUCCESS
            : r->host_status == SCSI_HOST_TIMEOUT ? EFI_TIMEOUT
                                                  : EFI_DEVICE_ERROR;

@@ -160,12 +160,6 @@ struct interp {
     uint64_t arena_used;
     struct block *hash[HASH_ENTRIES];
     struct jump_entry jumps[JUMP_ENTRIES];
-    /* Where the local APIC's page was found last, for reading and for writing. */
-    struct {
-        uint64_t tag; /* as in the TLB; 0: nowhere */
-        uint64_t gpa;
-        unsigned context;
-    } apic_page[2];
     struct tlb_entry read_tlb[TLB_CONTEXTS][TLB_ENTRIES];
     struct tlb_write_entry write_tlb[TLB_CONTEXTS][TLB_ENTRIES];
     struct tlb_exec_entry exec_tlb[TLB_CONTEXTS][TLB_ENTRIES];

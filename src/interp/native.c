@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stddef.h>
 
+#include "interp/insn_traits.h"
 #include "interp/native.h"
 
 enum masking {
@@ -417,113 +418,6 @@ static void op_vzero(struct vcpu *cpu, const struct op *op)
 
 /* ---- What an instruction uses ---- */
 
-static bool uses_mxcsr(const ZydisDecodedInstruction *insn)
-{
-    switch (insn->meta.exception_class) {
-    case ZYDIS_EXCEPTION_CLASS_SSE2:
-    case ZYDIS_EXCEPTION_CLASS_SSE3:
-    case ZYDIS_EXCEPTION_CLASS_AVX2:
-    case ZYDIS_EXCEPTION_CLASS_AVX3:
-    case ZYDIS_EXCEPTION_CLASS_AVX11:
-    case ZYDIS_EXCEPTION_CLASS_E2:
-    case ZYDIS_EXCEPTION_CLASS_E2NF:
-    case ZYDIS_EXCEPTION_CLASS_E3:
-    case ZYDIS_EXCEPTION_CLASS_E3NF:
-    case ZYDIS_EXCEPTION_CLASS_E11:
-    case ZYDIS_EXCEPTION_CLASS_E11NF:
-        return true;
-    default:
-        break;
-    }
-    switch (insn->mnemonic) {
-    /* The manual puts these in no class. */
-    case ZYDIS_MNEMONIC_CVTPI2PS:
-    case ZYDIS_MNEMONIC_CVTPS2PI:
-    case ZYDIS_MNEMONIC_CVTTPS2PI:
-    case ZYDIS_MNEMONIC_CVTPD2PI:
-    case ZYDIS_MNEMONIC_CVTTPD2PI:
-    /* No exceptions, but denormals are zeros or not. */
-    case ZYDIS_MNEMONIC_VFPCLASSPD:
-    case ZYDIS_MNEMONIC_VFPCLASSPS:
-    case ZYDIS_MNEMONIC_VFPCLASSSD:
-    case ZYDIS_MNEMONIC_VFPCLASSSS:
-    case ZYDIS_MNEMONIC_VRCP14PD:
-    case ZYDIS_MNEMONIC_VRCP14PS:
-    case ZYDIS_MNEMONIC_VRCP14SD:
-    case ZYDIS_MNEMONIC_VRCP14SS:
-    case ZYDIS_MNEMONIC_VRSQRT14PD:
-    case ZYDIS_MNEMONIC_VRSQRT14PS:
-    case ZYDIS_MNEMONIC_VRSQRT14SD:
-    case ZYDIS_MNEMONIC_VRSQRT14SS:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* 16-byte operands of legacy instructions must be aligned, but for these. */
-static bool may_be_misaligned(ZydisMnemonic mnemonic)
-{
-    switch (mnemonic) {
-    case ZYDIS_MNEMONIC_MOVUPS:
-    case ZYDIS_MNEMONIC_MOVUPD:
-    case ZYDIS_MNEMONIC_MOVDQU:
-    case ZYDIS_MNEMONIC_LDDQU:
-    case ZYDIS_MNEMONIC_PCMPESTRI:
-    case ZYDIS_MNEMONIC_PCMPESTRM:
-    case ZYDIS_MNEMONIC_PCMPISTRI:
-    case ZYDIS_MNEMONIC_PCMPISTRM:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* Operands of VEX and EVEX instructions need not be aligned, but for these. */
-static bool must_be_aligned(ZydisMnemonic mnemonic)
-{
-    switch (mnemonic) {
-    case ZYDIS_MNEMONIC_VMOVAPS:
-    case ZYDIS_MNEMONIC_VMOVAPD:
-    case ZYDIS_MNEMONIC_VMOVDQA:
-    case ZYDIS_MNEMONIC_VMOVDQA32:
-    case ZYDIS_MNEMONIC_VMOVDQA64:
-    case ZYDIS_MNEMONIC_VMOVNTDQ:
-    case ZYDIS_MNEMONIC_VMOVNTDQA:
-    case ZYDIS_MNEMONIC_VMOVNTPS:
-    case ZYDIS_MNEMONIC_VMOVNTPD:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static bool no_fault_suppression(ZydisExceptionClass class)
-{
-    switch (class) {
-    case ZYDIS_EXCEPTION_CLASS_E1NF:
-    case ZYDIS_EXCEPTION_CLASS_E2NF:
-    case ZYDIS_EXCEPTION_CLASS_E3NF:
-    case ZYDIS_EXCEPTION_CLASS_E4NF:
-    case ZYDIS_EXCEPTION_CLASS_E5NF:
-    case ZYDIS_EXCEPTION_CLASS_E6NF:
-    case ZYDIS_EXCEPTION_CLASS_E9NF:
-    case ZYDIS_EXCEPTION_CLASS_E10NF:
-    case ZYDIS_EXCEPTION_CLASS_E11NF:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* The mask has a bit for each byte, but these need all eight around it. */
-static bool works_on_groups(ZydisMnemonic mnemonic)
-{
-    return mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB ||
-           mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB ||
-           mnemonic == ZYDIS_MNEMONIC_VPMULTISHIFTQB;
-}
-
 static void find_masking(const struct decode *d, struct native *n, unsigned memory)
 {
     const ZydisDecodedInstruction *insn = d->insn;
@@ -566,7 +460,7 @@ static void find_masking(const struct decode *d, struct native *n, unsigned memo
         return;
     }
     /* The manual and processors have these two in a class without fault suppression, Zydis not. */
-    if (no_fault_suppression(insn->meta.exception_class) ||
+    if (insn_no_fault_suppression(insn->meta.exception_class) ||
         insn->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW ||
         insn->mnemonic == ZYDIS_MNEMONIC_VCVTNE2PS2BF16) {
         n->masking = MASK_NONE;
@@ -577,13 +471,13 @@ static void find_masking(const struct decode *d, struct native *n, unsigned memo
     const ZydisDecodedOperand *dst = &d->operands[0];
     bool to_vector = dst->type == ZYDIS_OPERAND_TYPE_REGISTER &&
                      ZydisRegisterGetClass(dst->reg.value) != ZYDIS_REGCLASS_MASK;
-    if (works_on_groups(insn->mnemonic)) {
+    if (insn_works_on_groups(insn->mnemonic)) {
         n->masking = MASK_ANY;
         n->elements = (uint8_t)dst->element_count;
     } else if (insn->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID) {
         n->masking = MASK_ANY;
         n->elements = (uint8_t)(insn->avx.vector_length / m->element_size);
-        if (works_on_groups(insn->mnemonic))
+        if (insn_works_on_groups(insn->mnemonic))
             n->elements = (uint8_t)dst->element_count;
         else if (to_vector)
             n->elements = (uint8_t)MIN(n->elements, dst->element_count);
@@ -622,8 +516,8 @@ static bool note_memory(const struct decode *d, struct native *n, unsigned i)
     /* AMD's SHA instructions take any address. */
     bool amd_sha =
         insn->meta.isa_set == ZYDIS_ISA_SET_SHA && d->cpu->machine->cpuid.vendor == VENDOR_AMD;
-    if (n->legacy ? n->size == 16 && !may_be_misaligned(insn->mnemonic) && !amd_sha
-                  : must_be_aligned(insn->mnemonic))
+    if (n->legacy ? n->size == 16 && !insn_may_be_misaligned(insn->mnemonic) && !amd_sha
+                  : insn_must_be_aligned(insn->mnemonic))
         n->align = n->size - 1;
     find_masking(d, n, i);
     n->natural = (uint8_t)natural_alignment(n);
@@ -705,8 +599,8 @@ static bool choose_unit(const struct decode *d, struct native *n, struct classes
     bool x87 = insn->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
                insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (insn->opcode & 0xf8) == 0xd8;
     /* Conversions from memory to a general or MMX register name no vector register. */
-    c->vector |= uses_mxcsr(insn);
-    if (!c->mmx && !x87 && c->vector && uses_mxcsr(insn))
+    c->vector |= insn_uses_mxcsr(insn);
+    if (!c->mmx && !x87 && c->vector && insn_uses_mxcsr(insn))
         n->key.uses |= THUNK_MXCSR;
     if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
         if (!x87 && !c->mmx && !c->vector)

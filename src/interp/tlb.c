@@ -115,44 +115,12 @@ struct place {
     uint64_t gpa;
 };
 
-static unsigned access_context(const struct vcpu *cpu, unsigned access)
-{
-    return access & ACCESS_IMPLICIT ? TLB_SUPERVISOR : cpu->interp->context;
-}
-
-/* The local APIC's page is in no TLB, as it is no memory: it has an entry of its own. */
-static void note_apic(struct vcpu *cpu, uint64_t linear, unsigned access,
-                      const struct translation *t)
-{
-    struct interp *in = cpu->interp;
-    bool write = access & ACCESS_WRITE;
-    in->apic_page[write].tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
-    in->apic_page[write].gpa = t->gpa & PAGE_MASK;
-    in->apic_page[write].context = access_context(cpu, access);
-    note_large(cpu, linear, t->page_size);
-    note_global(in, linear, t->global);
-}
-
-static bool is_apic(const struct vcpu *cpu, uint64_t linear, unsigned access)
-{
-    const struct interp *in = cpu->interp;
-    bool write = access & ACCESS_WRITE;
-    return in->apic_page[write].tag == ((linear & PAGE_MASK) | in->tlb_tag[linear >> 63]) &&
-           in->apic_page[write].context == access_context(cpu, access) && cpu->lapic &&
-           in->apic_page[write].gpa == lapic_mmio_address(cpu->lapic) && !in->watching;
-}
-
 /* False: it faults with `*error`. */
 static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, struct place *out,
                           uint32_t *error)
 {
     struct interp *in = cpu->interp;
     struct translation t;
-    if (UNLIKELY(is_apic(cpu, linear, access))) {
-        *out = (struct place){NULL,
-                              in->apic_page[!!(access & ACCESS_WRITE)].gpa | (linear & ~PAGE_MASK)};
-        return true;
-    }
     if (!paging_translate(cpu, linear, access, &t, error))
         return false;
 
@@ -163,14 +131,13 @@ static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, st
         return true;
     if (cpu->lapic && (t.gpa & PAGE_MASK) == lapic_mmio_address(cpu->lapic)) {
         out->host = NULL;
-        note_apic(cpu, linear, access, &t);
         return true;
     }
     physmem_use(cpu->machine->mem, place.host);
     note_large(cpu, linear, t.page_size);
     note_global(in, linear, t.global);
     in->stats.tlb_fills++;
-    unsigned context = access_context(cpu, access);
+    unsigned context = access & ACCESS_IMPLICIT ? TLB_SUPERVISOR : in->context;
     unsigned slot = tlb_slot(in, linear);
     uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
     uint64_t addend = (uint64_t)(uintptr_t)place.host - linear;
@@ -674,6 +641,5 @@ void interp_flush_page(struct vcpu *cpu, uint64_t linear)
         in->write_tlb[c][slot].tag = 0;
         in->exec_tlb[c][slot].tag = 0;
     }
-    in->apic_page[0].tag = in->apic_page[1].tag = 0;
     tell_flushed(cpu, FLUSHED_PAGE, linear);
 }

@@ -5,13 +5,12 @@
 """
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-MKINITRAMFS = os.path.join(HERE, "..", "..", "tools", "mkinitramfs.py")
+import media
+
 CHECKS = 6
 
 
@@ -28,19 +27,10 @@ def main():
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--mode", default="auto")
     args = parser.parse_args()
-    for path in (args.kernel, args.busybox, args.modules):
-        if not os.path.exists(path):
-            print(f"skipped: {path} is missing; tools/fetch-guests gets it")
-            return 77
-    if not shutil.which("mformat"):
-        print("skipped: no mformat; tools/setup installs it")
-        return 77
+    media.need(args.kernel, args.busybox, args.modules, "/usr/bin/mformat")
     with tempfile.TemporaryDirectory() as directory:
-        initrd = os.path.join(directory, "initrd.gz")
-        files = ["/init=" + os.path.join(HERE, "init"), "/test=" + os.path.join(HERE, "drivers.sh")]
-        files += [f"/modules/{m}={os.path.join(args.modules, m)}" for m in sorted(os.listdir(args.modules))]
-        subprocess.run([sys.executable, MKINITRAMFS, "--busybox", args.busybox, "--output", initrd]
-                       + [word for f in files for word in ("--add", f)], check=True)
+        initrd = media.initramfs(args.busybox, os.path.join(directory, "initrd.gz"), os.path.join(media.HERE, "drivers.sh"),
+                                 modules=args.modules)
         floppies = [os.path.join(directory, name) for name in ("a.img", "b.img")]
         make_floppy(floppies[0], 1440)
         make_floppy(floppies[1], 720)
@@ -48,16 +38,8 @@ def main():
                    "--initrd", initrd, "--append", "console=ttyS0 quiet panic=-1 trivisor=test",
                    "--floppy", floppies[0], "--floppy", floppies[1] + ",ro"]
         run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=140)
-    text = run.stdout.decode(errors="replace")
-    lines = text.splitlines()
-    passed = sum(line.startswith("ok ") for line in lines)
-    if run.returncode or passed != CHECKS or any(line.startswith("FAILED ") for line in lines):
-        print(text)
-        print(f"problem: exit status {run.returncode}, {passed} of {CHECKS} checks passed")
-        return 1
-    print(f"passed: {passed} checks")
-    return 0
+    sys.exit(media.verdict(run, CHECKS))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -82,6 +82,19 @@ def grub_efi(output, script):
     return output
 
 
+def verdict(run, wanted):
+    """The exit status for a guest whose script prints "ok NAME" for each of its WANTED checks, or "FAILED NAME"."""
+    text = run.stdout.decode(errors="replace")
+    lines = text.splitlines()
+    passed = sum(line.startswith("ok ") for line in lines)
+    if run.returncode or passed != wanted or any(line.startswith("FAILED ") for line in lines):
+        print(text)
+        print(f"problem: exit status {run.returncode}, {passed} of {wanted} checks passed")
+        return 1
+    print(f"passed: {passed} checks")
+    return 0
+
+
 def run_vm(trivisor, *options, seconds=100):
     """`trivisor run OPTIONS`; its exit status and what came on the serial port."""
     try:

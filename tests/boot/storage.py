@@ -34,14 +34,7 @@ def main():
                 f.truncate(DISK_SIZE)
             command += ["--disk", f"{image},if={interface}"]
         run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=280)
-    text = run.stdout.decode(errors="replace")
-    lines = text.splitlines()
-    passed = sum(line.startswith("ok ") for line in lines)
-    if run.returncode or passed != CHECKS or any(line.startswith("FAILED ") for line in lines):
-        print(text)
-        print(f"problem: exit status {run.returncode}, {passed} of {CHECKS} checks passed")
-        sys.exit(1)
-    print(f"passed: {passed} checks")
+    sys.exit(media.verdict(run, CHECKS))
 
 
 if __name__ == "__main__":
