@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <ucontext.h>
 
 #include "cpu/machine.h"
@@ -19,6 +18,7 @@
 #include "cpu/xstate.h"
 #include "direct/internal.h"
 #include "interp/system.h"
+#include "util/clock.h"
 
 /* Selectors of ring 3 on the host, and on any Linux guest. */
 #define USER_CS      0x33
@@ -40,13 +40,6 @@
 #define TRAPS_JUDGED 256 /* also where it does nothing but touch pages */
 #define COOL_FIRST   (50 * MS)
 #define COOL_MAX     (5000 * MS)
-
-uint64_t direct_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 /* ---- Address spaces ---- */
 
@@ -117,10 +110,10 @@ static uint64_t measure_trap(const struct space *s)
         uc->uc_mcontext.gregs[REG_RIP] = 0;
         stub_control(&stub)->frame = stub_report(&stub)->context;
         stub_follow(&stub);
-        uint64_t start = direct_now();
+        uint64_t start = host_ns();
         if (!stub_resume(&stub))
             return 0;
-        uint64_t took = direct_now() - start;
+        uint64_t took = host_ns() - start;
         best = MIN(best, took);
     }
     return best;
@@ -155,7 +148,7 @@ static bool start_stub(struct direct *d, struct space *s)
     d->stats.stubs++;
     s->tag = 0;
     s->trap_ns = measure_trap(s);
-    new_window(s, direct_now());
+    new_window(s, host_ns());
     return true;
 }
 
@@ -181,7 +174,7 @@ static void release(struct direct *d, uint64_t now)
 
 void direct_sample(struct direct *d, uint64_t entries)
 {
-    uint64_t cr3 = space_of(d->cpu), now = direct_now();
+    uint64_t cr3 = space_of(d->cpu), now = host_ns();
     uint64_t entered = entries - d->last_entries, took = now - d->last_ns;
     bool same = d->last_cr3 == cr3 && took < 100 * MS;
     if (same && took < MS)
@@ -202,7 +195,7 @@ void direct_sample(struct direct *d, uint64_t entries)
 static void demote(struct direct *d, struct space *s)
 {
     s->backoff = s->backoff ? MIN(2 * s->backoff, COOL_MAX) : COOL_FIRST;
-    s->cool_until = direct_now() + s->backoff;
+    s->cool_until = host_ns() + s->backoff;
     s->streak = 0;
     d->stats.demotions++;
 }
@@ -481,10 +474,10 @@ enum direct_exit direct_run(struct direct *d)
         return DIRECT_NOT;
     }
     stub_follow(&s->stub);
-    uint64_t start = direct_now();
+    uint64_t start = host_ns();
     d->stats.runs++;
     enum direct_exit exit = run_stub(d, s);
-    uint64_t took = direct_now() - start;
+    uint64_t took = host_ns() - start;
     d->stats.ns += took;
     s->traps++;
     s->direct_ns += took;

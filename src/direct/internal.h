@@ -78,6 +78,5 @@ void space_forgive(struct space *s);
  * wrong. */
 bool space_validate(struct direct *d, struct space *s);
 
-uint64_t direct_now(void); /* ns */
 
 #endif

@@ -34,6 +34,7 @@
 
 #include "disk/image.h"
 #include "disk/ring.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "util/util.h"
 
@@ -70,8 +71,8 @@ struct disk {
     bool closing, given_up;
     pthread_t tids[THREADS_MAX];
     /* disk_try(); no lock. */
-    _Atomic bool writes_may_wait;  /* the file system cannot be told not to */
-    _Atomic int64_t writes_resume; /* not before: host's monotonic clock, ns */
+    _Atomic bool writes_may_wait;   /* the file system cannot be told not to */
+    _Atomic uint64_t writes_resume; /* not before: host's monotonic clock, ns */
 };
 
 static void list_init(struct request_list *list)
@@ -383,13 +384,6 @@ static bool submit_direct(struct disk *disk, struct disk_request *request)
     return false;
 }
 
-static int64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
-
 static bool nothing_under_way(struct disk *disk)
 {
     pthread_mutex_lock(&disk->lock);
@@ -403,7 +397,7 @@ static bool try_write(struct disk *disk, int fd, const struct disk_request *requ
 {
     if ((file_offset | request->length) % HOST_PAGE || !nothing_under_way(disk))
         return false;
-    int64_t start = now_ns();
+    uint64_t start = host_ns();
     if (start < disk->writes_resume)
         return false;
     ssize_t put = -1;
@@ -415,7 +409,7 @@ static bool try_write(struct disk *disk, int fd, const struct disk_request *requ
     }
     if (disk->writes_may_wait)
         put = pwritev(fd, request->iov, (int)request->iov_count, (off_t)file_offset);
-    int64_t end = now_ns();
+    uint64_t end = host_ns();
     if (end - start > SLOW_WRITE_NS)
         disk->writes_resume = end + PAUSE_FACTOR * (end - start);
     return put >= 0 && (uint64_t)put == request->length;

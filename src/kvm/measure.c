@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "kvm/internal.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 #define CODE_AT       0x1000
@@ -33,13 +34,6 @@ struct bench {
     timer_t timer;
     bool has_timer;
 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static int build(struct bench *b, struct tv_error *err)
 {
@@ -113,12 +107,12 @@ static int run_loop(struct bench *b, uint32_t rounds, uint64_t *ns, uint32_t *do
         return tv_fail_errno(err, errno, "KVM does not take registers");
     const struct itimerspec limit = {.it_value.tv_nsec = LIMIT_NS};
     timer_settime(b->timer, 0, &limit, NULL);
-    uint64_t start = now_ns();
+    uint64_t start = host_ns();
     int result;
     do {
         result = ioctl(b->fd, KVM_RUN, 0);
     } while (result < 0 && errno == EAGAIN);
-    *ns = now_ns() - start;
+    *ns = host_ns() - start;
     if (result < 0 && errno != EINTR)
         return tv_fail_errno(err, errno, "KVM does not run code");
     if (result == 0 && b->run->exit_reason != KVM_EXIT_HLT)

@@ -9,11 +9,11 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ui/tcp.h"
 #include "ui/web.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "util/util.h"
 
@@ -51,19 +51,12 @@ struct vnc {
     bool input_waits;
 };
 
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* ---- What viewers do ---- */
 
 /* A person did something: show soon what the guest makes of it. */
 static void touched(struct vnc *v)
 {
-    uint64_t now = now_ms();
+    uint64_t now = host_ms();
     v->last_change = now;
     v->next_refresh = MIN(v->next_refresh, now + ECHO_MS);
 }
@@ -264,7 +257,7 @@ static void refresh(struct vnc *v)
     if (!any)
         return;
 
-    v->last_change = now_ms();
+    v->last_change = host_ms();
     if (damage.resized)
         rfbMarkRectAsModified(v->screen, 0, 0, (int)width, (int)height);
     else
@@ -302,7 +295,7 @@ static void accept_one(struct vnc *v)
     if (fd < 0)
         return;
     if (v->web)
-        web_add(v->web, fd, now_ms());
+        web_add(v->web, fd, host_ms());
     else
         add_client(v, fd);
 }
@@ -361,7 +354,7 @@ static void serve(struct vnc *v)
     if (v->web)
         count += web_poll(v->web, fds + count);
 
-    int ready = poll(fds, count, time_to_wait(v, now_ms()));
+    int ready = poll(fds, count, time_to_wait(v, host_ms()));
     if (ready < 0)
         return;
     for (unsigned i = 0; i < client_total; i++)
@@ -369,17 +362,17 @@ static void serve(struct vnc *v)
             read_client(clients[i]);
     if (v->web) {
         int fd;
-        while ((fd = web_handle(v->web, fds + web_first, count - web_first, now_ms())) >= 0)
+        while ((fd = web_handle(v->web, fds + web_first, count - web_first, host_ms())) >= 0)
             add_client(v, fd);
     }
     if (fds[1].revents)
         accept_one(v);
 
     v->input_waits = !input_flush(v->input);
-    uint64_t now = now_ms();
+    uint64_t now = host_ms();
     if (v->screen->clientHead && now >= v->next_refresh) {
         refresh(v);
-        now = now_ms();
+        now = host_ms();
         v->next_refresh =
             now + (now - v->last_change < IDLE_AFTER_MS ? REFRESH_MS : IDLE_REFRESH_MS);
     }

@@ -19,14 +19,12 @@ static struct sample take_sample(void)
     struct sample best = {0, 0};
     uint64_t best_width = UINT64_MAX;
     for (int i = 0; i < 16; i++) {
-        struct timespec ts;
         uint64_t before = __rdtsc();
-        clock_gettime(CLOCK_MONOTONIC, &ts);
+        int64_t now = (int64_t)host_ns();
         uint64_t after = __rdtsc();
         if (after - before < best_width) {
             best_width = after - before;
-            best = (struct sample){before + best_width / 2,
-                                   ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec};
+            best = (struct sample){before + best_width / 2, now};
         }
     }
     return best;

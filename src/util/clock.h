@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 struct vclock {
     uint64_t tsc_hz;    /* of the host's TSC, and of the guest's */
@@ -29,6 +30,18 @@ uint64_t vclock_ns_to_tsc(const struct vclock *clock, uint64_t ns);
 /* Stop and continue; no vCPU runs when these are called. */
 void vclock_pause(struct vclock *clock);
 void vclock_resume(struct vclock *clock);
+
+/* The host's monotonic clock, which goes on while the VM is paused. */
+static inline uint64_t host_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+static inline uint64_t host_ms(void)
+{
+    return host_ns() / 1000000u;
+}
 
 /* Ticks of a counter of `hz` at guest time `ns`, and the first time at which it shows `ticks`. */
 static inline uint64_t vclock_ticks(uint64_t ns, uint64_t hz)

@@ -89,11 +89,9 @@ static void sleep_until(struct timers *t, uint64_t deadline)
     uint64_t now = vclock_ns(t->clock);
     if (deadline <= now)
         return;
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    uint64_t when = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec + (deadline - now);
-    ts.tv_sec = (time_t)(when / 1000000000u);
-    ts.tv_nsec = (long)(when % 1000000000u);
+    uint64_t when = host_ns() + (deadline - now);
+    const struct timespec ts = {.tv_sec = (time_t)(when / 1000000000u),
+                                .tv_nsec = (long)(when % 1000000000u)};
     pthread_cond_timedwait(&t->changed, &t->lock, &ts);
 }
 

@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cpu/engine.h"
 #include "kvm/kvm.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 enum { INTERP, BT, HW, MODES };
@@ -25,13 +25,6 @@ static const char *const mode_names[MODES] = {"interp", "bt", "hw"};
 
 /* The same loop as the one that kvm/measure.c runs. */
 static const uint8_t loop_code[] = {0x01, 0xd0, 0x31, 0xc2, 0x49, 0x75, 0xf9, 0xf4};
-
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static void enter_protected_mode(struct vcpu *cpu)
 {
@@ -71,9 +64,9 @@ static int measure_engine(const struct engine *engine, double *ns_per_instructio
         goto out;
     physmem_write(m->mem, CODE_AT, loop_code, sizeof loop_code);
     enter_protected_mode(cpu);
-    uint64_t start = now_ns();
+    uint64_t start = host_ns();
     enum vcpu_exit exit = engine->run(cpu, err);
-    *ns_per_instruction = (double)(now_ns() - start) / ((double)ROUNDS * LOOP_INSNS);
+    *ns_per_instruction = (double)(host_ns() - start) / ((double)ROUNDS * LOOP_INSNS);
     result = exit == VCPU_EXIT_HALT ? 0 : tv_fail(err, "mode %s failed its loop", engine->name);
 out:
     if (cpu && cpu->interp)

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "dev/i8042.h"
 #include "dev/pit.h"
@@ -15,6 +14,7 @@
 #include "ui/input.h"
 #include "ui/keymap.h"
 #include "ui/vnc.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "vm/vm.h"
 
@@ -28,13 +28,6 @@
 
 /* ---- Keyboard and mouse: from the viewers' thread to the devices ---- */
 
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static bool send_key(void *opaque, const uint8_t *scancodes, unsigned count)
 {
     struct tv_vm *vm = opaque;
@@ -42,7 +35,7 @@ static bool send_key(void *opaque, const uint8_t *scancodes, unsigned count)
     uint8_t bda[BIOS_DATA_SIZE];
     bool admitted = !physmem_read(vm->machine.mem, BIOS_DATA_AREA, bda, sizeof bda) ||
                     bios_keys_admit(&vm->bios_keys, bda, scancodes, count,
-                                    i8042_keys_pending(vm->kbc), now_ms());
+                                    i8042_keys_pending(vm->kbc), host_ms());
     bool taken = admitted && i8042_key(vm->kbc, scancodes, count);
     pthread_mutex_unlock(&vm->device_lock);
     return taken;
