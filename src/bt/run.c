@@ -7,13 +7,13 @@
 
 #include <x86intrin.h>
 
-#include "bt/gs.h"
 #include "bt/host.h"
 #include "bt/options.h"
 #include "bt/perf_map.h"
 #include "direct/direct.h"
 #include "interp/native.h"
 #include "util/error.h"
+#include "util/thread_bases.h"
 
 /* ---- Modes ---- */
 
@@ -423,7 +423,7 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
     enum vcpu_exit exit = VCPU_EXIT_ATTENTION;
     bt_set_running(cpu);
     bt->log = log_on(&cpu->machine->log, LOG_EXEC) || log_on(&cpu->machine->log, LOG_CPU);
-    bt_set_gs_base(cpu);
+    set_gs_base(cpu);
     thunks_set_handler(bt_on_signal);
     bt_stacks_enter(bt);
     set_tsc_delta(cpu); /* the clock may have been stopped */

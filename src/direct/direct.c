@@ -119,6 +119,20 @@ static uint64_t measure_trap(const struct space *s)
     return best;
 }
 
+/* Do breakpoints stop a stub? Some hosts accept them and do nothing. */
+static bool breakpoints_work(const struct space *s)
+{
+    struct stub stub = s->stub;
+    uint64_t site = stub.base + (uint64_t)(direct_stub_probe - direct_stub_code);
+    ucontext_t *uc = frame_of(&stub);
+    if (!uc || !stub_break_at(&stub, &site, 1))
+        return false;
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)site;
+    stub_control(&stub)->frame = stub_report(&stub)->context;
+    return stub_resume(&stub) && stub_report(&stub)->signal == SIGTRAP &&
+           stub_break_at(&stub, NULL, 0);
+}
+
 static void new_window(struct space *s, uint64_t now)
 {
     s->window = now;
@@ -145,6 +159,8 @@ static bool start_stub(struct direct *d, struct space *s)
         d->broken = true;
         return false;
     }
+    if (d->breakpoints == UNKNOWN)
+        d->breakpoints = breakpoints_work(s) ? YES : NO;
     d->stats.stubs++;
     s->tag = 0;
     s->trap_ns = measure_trap(s);
@@ -312,6 +328,13 @@ static void get_registers(struct direct *d, const struct stub *stub, const ucont
 
 /* ---- Can it run? ---- */
 
+/* Can the stub have this FS or GS? A system call sets a base below the kernel's addresses, with a
+ * null selector. */
+static bool base_suits(const struct stub *stub, const struct segment *seg)
+{
+    return !stub_control(stub)->bases_by_call || (seg->base < STUB_TASK_END && seg->selector == 0);
+}
+
 static bool suits(const struct direct *d, const struct space *s)
 {
     const struct vcpu *cpu = d->cpu;
@@ -331,7 +354,7 @@ static bool suits(const struct direct *d, const struct space *s)
     for (unsigned i = 0; i < ARRAY_SIZE(reported); i++)
         if (cpu->seg[reported[i]].selector != (has_stub(s) ? r->segments[i] : 0))
             return false;
-    return true;
+    return base_suits(&s->stub, &cpu->seg[FS]) && base_suits(&s->stub, &cpu->seg[GS]);
 }
 
 /* ---- Running ---- */

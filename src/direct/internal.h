@@ -56,9 +56,10 @@ struct direct {
     struct space *current; /* with the CR3 of now; NULL: unknown */
     uint64_t clock;
     uint64_t last_cr3, last_entries, last_ns;
-    bool broken;        /* the host does not let us start processes */
-    uint64_t *mapped;   /* bit set: the page may be mapped in some stub */
-    uint64_t host_mask; /* XSAVE components of the host's signal frames */
+    bool broken;                           /* the host does not let us start processes */
+    enum { UNKNOWN, NO, YES } breakpoints; /* do they stop a stub? */
+    uint64_t *mapped;                      /* bit set: the page may be mapped in some stub */
+    uint64_t host_mask;                    /* XSAVE components of the host's signal frames */
     pthread_mutex_t kick_lock;
     pid_t running; /* under kick_lock: to be kicked */
     struct direct_stats stats;
@@ -77,6 +78,5 @@ void space_forgive(struct space *s);
 /* Bring the mapping in line with the guest's page tables as they are now. False: most of it was
  * wrong. */
 bool space_validate(struct direct *d, struct space *s);
-
 
 #endif

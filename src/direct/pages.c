@@ -17,6 +17,7 @@
 #include "cpu/paging.h"
 #include "dev/lapic.h"
 #include "direct/internal.h"
+#include "util/thread_bases.h"
 
 #define AROUND   16 /* pages that are mapped together */
 #define PF_WRITE 2u
@@ -107,23 +108,37 @@ static void map(struct direct *d, struct space *s, uint64_t linear, uint64_t ind
 
 /* ---- Code that must not run directly ---- */
 
+/* Where the instruction with the opcode at `escape` begins if it has an F3 prefix, and perhaps a
+ * REX prefix between the two; NULL: it has none. */
+static const uint8_t *after_f3(const uint8_t *start, const uint8_t *escape)
+{
+    if (escape > start && escape[-1] == 0xf3)
+        return escape - 1;
+    return escape > start + 1 && (escape[-1] & 0xf0) == 0x40 && escape[-2] == 0xf3 ? escape - 2
+                                                                                   : NULL;
+}
+
 /*
  * Instructions whose result ring 3 gets from the processor and not from its kernel, which differs
  * between guest and host, and which no setting of the host's makes fault: CPUID, RDPID, WRPKRU, and
- * LAR and LSL of a register. A page that has such bytes, be they code or not, is left to the
- * translator. docs/direct.md tells of the others.
+ * LAR and LSL of a register; WRFSBASE and WRGSBASE where the host's kernel does not keep what they
+ * write. A page that has such bytes, be they code or not, is left to the translator. docs/direct.md
+ * tells of the others.
  */
 static const uint8_t *find_sensitive(const uint8_t *p, const uint8_t *end)
 {
     const uint8_t *start = p;
     while (end - p > 2 && (p = memchr(p, 0x0f, (size_t)(end - p) - 1))) {
-        bool f3 = p > start && p[-1] == 0xf3;
+        uint8_t opcode = p[1], modrm = p + 2 < end ? p[2] : 0;
+        if (opcode == 0xa2 || ((opcode == 2 || opcode == 3) && modrm >= 0xc0) ||
+            (opcode == 1 && modrm == 0xef))
+            return p;
+        bool with_f3 = (opcode == 0xc7 && modrm >= 0xf8) ||
+                       (opcode == 0xae && modrm >= 0xd0 && modrm < 0xe0 && !host_keeps_bases());
+        const uint8_t *first = with_f3 ? after_f3(start, p) : NULL;
+        if (first)
+            return first;
         p++;
-        uint8_t modrm = p + 1 < end ? p[1] : 0;
-        if (*p == 0xa2 || ((*p == 2 || *p == 3) && modrm >= 0xc0) || (*p == 1 && modrm == 0xef))
-            return p - 1;
-        if (*p == 0xc7 && f3 && modrm >= 0xf8)
-            return p - 2;
     }
     return NULL;
 }
@@ -131,7 +146,7 @@ static const uint8_t *find_sensitive(const uint8_t *p, const uint8_t *end)
 /* An instruction that lies in both pages, `low` in front of `high`. */
 static bool straddler_is_sensitive(const uint8_t *low, const uint8_t *high)
 {
-    enum { REACH = 3 };
+    enum { REACH = 4 };
     uint8_t bytes[2 * REACH];
     memcpy(bytes, low + PAGE_SIZE - REACH, REACH);
     memcpy(bytes + REACH, high, REACH);
@@ -160,7 +175,7 @@ static bool break_at_sites(const struct direct *d, struct space *s, uint64_t lin
 {
     uint64_t sites[STUB_SITES];
     unsigned count = 0;
-    if (reads_tsc(page))
+    if (d->breakpoints != YES || reads_tsc(page))
         return false;
     for (const uint8_t *p = page; (p = find_sensitive(p, page + PAGE_SIZE)); p += 2) {
         if (count == STUB_SITES)

@@ -8,7 +8,8 @@
  * Why guest code cannot do harm. It is ring-3 code of an unprivileged process. A filter turns each
  * of its system calls into SIGSYS, but for those of an instruction in the code page of the stub.
  * Guest code that has found that page (its address is random) may jump there: futex and
- * rt_sigreturn can do nothing to others. After any other call the next instruction looks at
+ * rt_sigreturn can do nothing to others, and arch_prctl no more than set the FS and GS bases. After
+ * any other call the next instruction looks at
  * `control.running`, which the guest cannot write and which is set whenever its code may run, and
  * raises a signal. The VMM then unmaps everything before the guest goes on (see direct.c). The
  * filter lets no such call touch the stub's own pages. All that the stub writes is taken for the
@@ -16,6 +17,7 @@
  */
 #include "direct/process.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -37,6 +39,7 @@
 
 #include "mem/physmem.h"
 #include "util/error.h"
+#include "util/thread_bases.h"
 #include "util/util.h"
 
 #define SLOT_SHIFT     21 /* a stub has an aligned slot of this size for itself */
@@ -61,30 +64,34 @@ static unsigned make_filter(struct sock_filter *f, uint64_t base)
     const uint32_t low = (uint32_t)base, high = (uint32_t)(base >> 32);
     const struct sock_filter filter[] = {
         LOAD(DATA(arch)),
-        EQUAL(AUDIT_ARCH_X86_64, 0, 22),
+        EQUAL(AUDIT_ARCH_X86_64, 0, 26),
         LOAD(HIGH_WORD(DATA(instruction_pointer))),
-        EQUAL(high, 0, 20),
+        EQUAL(high, 0, 24),
         LOAD(DATA(instruction_pointer)),
         AND(~UINT32_C(0xfff)),
-        EQUAL(low, 0, 17),
+        EQUAL(low, 0, 21),
         LOAD(DATA(nr)),
-        EQUAL(SYS_futex, 16, 0),
-        EQUAL(SYS_rt_sigreturn, 15, 0),
+        EQUAL(SYS_futex, 20, 0),
+        EQUAL(SYS_rt_sigreturn, 19, 0),
+        EQUAL(SYS_arch_prctl, 14, 0),
         EQUAL(SYS_mmap, 2, 0),
         EQUAL(SYS_munmap, 1, 0),
-        EQUAL(SYS_mprotect, 0, 11),
+        EQUAL(SYS_mprotect, 0, 14),
         /* A length of one slot at the most, neither in our slot nor in the one before it. */
         LOAD(HIGH_WORD(DATA(args[1]))),
-        EQUAL(0, 0, 9),
+        EQUAL(0, 0, 12),
         LOAD(DATA(args[1])),
-        ABOVE(CALL_SIZE_MAX, 7, 0),
+        ABOVE(CALL_SIZE_MAX, 10, 0),
         LOAD(HIGH_WORD(DATA(args[0]))),
-        EQUAL(high, 0, 6),
+        EQUAL(high, 0, 9),
         LOAD(DATA(args[0])),
         AND(~(uint32_t)(SLOT_SIZE - 1)),
-        EQUAL(low, 2, 0),
-        EQUAL(low - (uint32_t)SLOT_SIZE, 1, 0),
+        EQUAL(low, 5, 0),
+        EQUAL(low - (uint32_t)SLOT_SIZE, 4, 0),
         RETURN(SECCOMP_RET_ALLOW),
+        LOAD(DATA(args[0])),
+        EQUAL(ARCH_SET_FS, 2, 0),
+        EQUAL(ARCH_SET_GS, 1, 0),
         RETURN(SECCOMP_RET_TRAP),
         RETURN(SECCOMP_RET_ALLOW),
     };
@@ -295,6 +302,7 @@ static void fill_shared(struct stub *stub)
 {
     memcpy(stub->shared, direct_stub_code, (size_t)(direct_stub_end - direct_stub_code));
     struct stub_control *c = stub_control(stub);
+    c->bases_by_call = !host_keeps_bases();
     struct sock_fprog *program = (struct sock_fprog *)(void *)&c->filter;
     struct sock_filter *filter = (struct sock_filter *)(void *)c->calls;
     program->len = (unsigned short)make_filter(filter, stub->base);

@@ -11,6 +11,9 @@
 #define SYS_exit_group    231
 #define SYS_prctl         157
 #define SYS_futex         202
+#define SYS_arch_prctl    158
+#define ARCH_SET_GS       0x1001
+#define ARCH_SET_FS       0x1002
 #define PR_SET_SECCOMP    22
 #define FUTEX_WAIT        0
 #define FUTEX_WAKE        1
@@ -20,8 +23,8 @@
 
         .section .rodata
         .balign 16
-        .globl  direct_stub_code, direct_stub_end, direct_stub_enter, direct_stub_handler
-        .hidden direct_stub_code, direct_stub_end, direct_stub_enter, direct_stub_handler
+        .globl  direct_stub_code, direct_stub_end, direct_stub_enter, direct_stub_handler, direct_stub_probe
+        .hidden direct_stub_code, direct_stub_end, direct_stub_enter, direct_stub_handler, direct_stub_probe
 direct_stub_code:
 
 /* Jumped to once, in the child that is to become the stub: leave nothing mapped but these pages,
@@ -112,14 +115,41 @@ calls:
 calls_done:
         cmpl    $0, CONTROL(CONTROL_RESUME)
         je      report
-        mov     CONTROL(CONTROL_FS_BASE), %rax
-        wrfsbase %rax
-        mov     CONTROL(CONTROL_GS_BASE), %rax
-        wrgsbase %rax
+        mov     CONTROL(CONTROL_FS_BASE), %rsi
+        mov     CONTROL(CONTROL_GS_BASE), %rbx
+        cmpl    $0, CONTROL(CONTROL_BASES)
+        jne     bases_by_call
+        wrfsbase %rsi
+        wrgsbase %rbx
+resume:
         mov     CONTROL(CONTROL_FRAME), %rsp
         mov     $SYS_rt_sigreturn, %eax
         syscall
+
+/* Guest code that jumps here can set the bases, which is what it may do anyway. */
+bases_by_call:
+        rdfsbase %rax
+        cmp     %rax, %rsi
+        je      gs_base_by_call
+        mov     $ARCH_SET_FS, %edi
+        mov     $SYS_arch_prctl, %eax
+        syscall
+gs_base_by_call:
+        rdgsbase %rax
+        cmp     %rax, %rbx
+        je      resume
+        mov     $ARCH_SET_GS, %edi
+        mov     %rbx, %rsi
+        mov     $SYS_arch_prctl, %eax
+        syscall
+        jmp     resume
+
 trespass:
+        ud2
+
+/* Run with a breakpoint here: does the host stop in front of it? */
+direct_stub_probe:
+        nop
         ud2
 direct_stub_end:
 

@@ -26,6 +26,7 @@
 #define CONTROL_GS_BASE  24
 #define CONTROL_FRAME    32
 #define CONTROL_FILTER   40
+#define CONTROL_BASES    56
 #define CONTROL_CALLS    64
 #define CALL_SIZE        56
 #define CALLS_MAX        128
@@ -60,7 +61,8 @@ struct stub_control {
     uint64_t frame;  /* of the signal to return from */
     uint64_t filter; /* struct sock_fprog */
     uint64_t filter_code;
-    uint64_t unused;
+    uint32_t bases_by_call; /* the kernel has to be told of FS and GS bases */
+    uint32_t unused;
     struct stub_call calls[CALLS_MAX];
 };
 
@@ -82,6 +84,7 @@ CHECK_OFFSET(stub_control, fs_base, CONTROL_FS_BASE);
 CHECK_OFFSET(stub_control, gs_base, CONTROL_GS_BASE);
 CHECK_OFFSET(stub_control, frame, CONTROL_FRAME);
 CHECK_OFFSET(stub_control, filter, CONTROL_FILTER);
+CHECK_OFFSET(stub_control, bases_by_call, CONTROL_BASES);
 CHECK_OFFSET(stub_control, calls, CONTROL_CALLS);
 CHECK_OFFSET(stub_report, context, REPORT_CONTEXT);
 CHECK_OFFSET(stub_report, stack, REPORT_STACK);
@@ -94,7 +97,7 @@ _Static_assert(sizeof(struct stub_control) <= STUB_REPORT - STUB_CONTROL, "struc
 
 /* The code, position-independent, and offsets in it. */
 extern const uint8_t direct_stub_code[], direct_stub_end[];
-extern const uint8_t direct_stub_enter[], direct_stub_handler[];
+extern const uint8_t direct_stub_enter[], direct_stub_handler[], direct_stub_probe[];
 
 #endif
 #endif
