@@ -98,7 +98,7 @@ static inline void fill_data(uint8_t *data, uint64_t seed)
 
 /* gen.c. `only`: a mnemonic that every instruction must have, or NULL. */
 struct generator;
-/* `bits`: only such code; 0: all. */
+/* `bits`: 64, 32, 16, or the sum of those that may come up. */
 struct generator *generator_create(uint64_t seed, const char *only, unsigned bits);
 void generator_destroy(struct generator *g);
 void generate(struct generator *g, struct test *test);

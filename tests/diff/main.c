@@ -135,6 +135,36 @@ static void run_native(void)
         end_child();
 }
 
+/* Does the host run code of this kind? Not every kernel has 32-bit and 16-bit segments for its
+ * programs. */
+static bool host_runs(unsigned bits)
+{
+    batch->count = 1;
+    batch->tests[0] = (struct test){.bits = (uint8_t)bits, .length = 1, .code = {0xcc}};
+    struct state *s = &batch->tests[0].before;
+    s->gpr[4] = (bits == 16 ? 0 : DATA_BASE) + DATA_SIZE / 2;
+    s->rflags = 0x202;
+    s->mxcsr = 0x1f80;
+    s->fcw = 0x37f;
+    run_native();
+    return batch->outcomes[0].done && batch->outcomes[0].after.vector == 3;
+}
+
+/* Those kinds out of `wanted` that the host runs; says which it does not. */
+static unsigned bits_of_host(unsigned wanted)
+{
+    unsigned can = 0;
+    for (unsigned bits = 64; bits >= 16; bits /= 2) {
+        if (!(wanted & bits))
+            continue;
+        if (host_runs(bits))
+            can |= bits;
+        else
+            printf("this host runs no %u-bit code: left out\n", bits);
+    }
+    return can;
+}
+
 /* ---- Comparison ---- */
 
 #define KERNEL_ADDRESSES UINT64_C(0x7ffffffff000) /* the kernel's TASK_SIZE_MAX */
@@ -442,7 +472,7 @@ int main(int argc, char **argv)
     const char *only = NULL;
     const char *engine = "both";
     uint32_t bt_off = 0;
-    unsigned bits = 0;
+    unsigned bits = 64 | 32 | 16;
     bool keep_going = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--keep-going") == 0)
@@ -475,6 +505,9 @@ int main(int argc, char **argv)
     if (batch == MAP_FAILED)
         return perror("mmap"), 1;
 
+    bits = bits_of_host(bits);
+    if (!bits)
+        return 77;
     static const char *const engines[] = {"interp", "bt"};
     for (unsigned i = 0; i < ARRAY_SIZE(engines); i++)
         if (strcmp(engine, engines[i]) == 0 || strcmp(engine, "both") == 0)
