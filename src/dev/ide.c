@@ -421,12 +421,18 @@ bool ide_change_medium(struct ide *ide, unsigned unit, struct disk *disk)
 {
     struct ide_channel *ch = &ide->channels[unit >> 1 & 1];
     struct ide_drive *d = &ch->drives[unit & 1];
-    if (!d->present || !d->cdrom || d->locked || (d->regs.status & (ST_BSY | ST_DRQ)))
+    if (!d->present || !d->cdrom)
+        return false;
+    if (d->locked) { /* the button asks the guest, which may unlock and open the tray */
+        d->event = EVENT_EJECT_REQUEST;
+        return false;
+    }
+    if (d->regs.status & (ST_BSY | ST_DRQ))
         return false;
     d->disk = disk;
     d->sectors = ide_native_sectors(d);
     d->tray_open = false;
     d->changed = disk != NULL;
-    d->event = disk ? 2 : 3;
+    d->event = disk ? EVENT_NEW_MEDIUM : EVENT_REMOVAL;
     return true;
 }

@@ -19,7 +19,8 @@ struct ide *ide_create(struct device_env *env, struct pci_bus *bus, struct irq_l
  * without a medium. */
 void ide_attach(struct ide *ide, unsigned unit, struct disk *disk, bool cdrom);
 /* Another medium in a CD-ROM drive, or none. Device lock held; false: the unit is no CD-ROM drive
- * or its tray is locked or it is busy. The old disk may be closed when this returns true. */
+ * or its tray is locked (the guest is told of the wish) or it is busy. The old disk may be closed
+ * when this returns true. */
 bool ide_change_medium(struct ide *ide, unsigned unit, struct disk *disk);
 
 #endif

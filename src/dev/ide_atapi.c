@@ -56,7 +56,11 @@ static void set_sense(struct ide_drive *d, uint8_t sense, uint8_t asc)
 {
     d->sense = sense;
     d->asc = asc;
-    d->ascq = asc == ASC_LOCKED ? 2 : 0;
+    d->ascq = 0;
+    if (asc == ASC_LOCKED)
+        d->ascq = 2;
+    else if (asc == ASC_NO_MEDIUM)
+        d->ascq = d->tray_open ? 2 : 1;
 }
 
 /* ---- The ends of a command ---- */
@@ -376,7 +380,7 @@ static void cmd_start_stop(struct packet *p)
     }
     if (load_eject && p->d->tray_open == start) {
         p->d->tray_open = !start;
-        p->d->event = start ? 2 : 3;
+        p->d->event = start ? EVENT_NEW_MEDIUM : EVENT_REMOVAL;
         p->d->changed = start;
     }
     atapi_done(p->ch);

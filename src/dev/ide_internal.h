@@ -28,6 +28,9 @@ enum ide_phase {
 /* Power modes, as CHECK POWER MODE tells them. */
 enum ide_power { IDE_STANDBY = 0x00, IDE_POWER_IDLE = 0x80, IDE_ACTIVE = 0xff };
 
+/* Media events of a CD-ROM drive, as GET EVENT STATUS NOTIFICATION tells them. */
+enum ide_media_event { EVENT_NONE, EVENT_EJECT_REQUEST, EVENT_NEW_MEDIUM, EVENT_REMOVAL };
+
 /* The task file. Each register but the device register has a previous value, for LBA48. */
 struct ide_registers {
     uint8_t feature, count, lba[3];
@@ -50,7 +53,7 @@ struct ide_drive {
     /* CD-ROM */
     uint8_t sense, asc, ascq;
     bool locked, tray_open, changed; /* changed: a unit attention is due */
-    uint8_t event;                   /* media event to be reported: 0 none, 2 new, 3 removed */
+    uint8_t event;                   /* enum ide_media_event, to be reported */
 };
 
 struct ide_channel {

@@ -419,6 +419,15 @@ static unsigned sense(void)
     return (unsigned)s[2] << 8 | s[12];
 }
 
+/* The additional sense code and its qualifier. */
+static unsigned qualifier(void)
+{
+    uint8_t s[18];
+    packet((uint8_t[12]){0x03, 0, 0, 0, 18}, 0, 0xfffe);
+    read_port(CD, s, sizeof s);
+    return (unsigned)s[12] << 8 | s[13];
+}
+
 static void test_cdrom(void)
 {
     uint8_t data[4096];
@@ -498,16 +507,21 @@ static unsigned media_event(void)
 static void test_medium(void)
 {
     packet((uint8_t[12]){0x1e, 0, 0, 0, 1}, 0, 0);
-    CHECK(!change(NULL)); /* locked */
+    CHECK(!change(NULL)); /* locked: the guest is asked */
+    CHECK(media_event() == 0x102 && media_event() == 0x002);
     packet((uint8_t[12]){0x1b, 0, 0, 0, 2}, 0, 0);
     CHECK(status(CD) & ERR && sense() == 0x553);
     packet((uint8_t[12]){0x1e}, 0, 0);
     CHECK(change(NULL));
     CHECK(media_event() == 0x300);
     packet((uint8_t[12]){0x00}, 0, 0);
-    CHECK(status(CD) & ERR && sense() == 0x23a);
+    CHECK(status(CD) & ERR && qualifier() == 0x3a01); /* the tray is closed */
     packet((uint8_t[12]){0x28, 0, 0, 0, 0, 0, 0, 0, 1}, 1, 0);
     CHECK(status(CD) & ERR && sense() == 0x23a);
+    packet((uint8_t[12]){0x1b, 0, 0, 0, 2}, 0, 0);
+    packet((uint8_t[12]){0x00}, 0, 0);
+    CHECK(status(CD) & ERR && qualifier() == 0x3a02); /* it is open */
+    CHECK(media_event() == 0x301);
     CHECK(change(disk));
     CHECK(media_event() == 0x202 && media_event() == 0x002);
     packet((uint8_t[12]){0x00}, 0, 0);
