@@ -54,7 +54,6 @@ enum {
 #define FADT_WBINVD       BIT(0)
 #define FADT_PROC_C1      BIT(2)
 #define FADT_NO_SLEEP_BTN BIT(5)
-#define FADT_NO_FIX_RTC   BIT(6)
 #define FADT_TMR_32BIT    BIT(8)
 #define FADT_RESET_SUP    BIT(10)
 
@@ -161,8 +160,8 @@ static uint32_t fadt(struct writer *w, uint32_t facs_at, uint32_t dsdt_at)
     put16(t + FADT_P_LVL3_LAT, LATENCY_NO_C3);
     t[FADT_CENTURY] = RTC_CENTURY;
     put16(t + FADT_BOOT_ARCH, ARCH_LEGACY | ARCH_8042 | ARCH_NO_VGA);
-    put32(t + FADT_FLAGS, FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BTN | FADT_NO_FIX_RTC |
-                              FADT_TMR_32BIT | FADT_RESET_SUP);
+    put32(t + FADT_FLAGS,
+          FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BTN | FADT_TMR_32BIT | FADT_RESET_SUP);
     put_address(t + FADT_RESET_REG, SPACE_SYSTEM_IO, 8, ACCESS_BYTE, ACPI_RESET_PORT);
     t[FADT_RESET_VALUE] = ACPI_RESET_VALUE;
     /* Where the 64-bit FACS and DSDT fields are zero, the 32-bit ones count; giving both makes

@@ -19,6 +19,8 @@ struct piix4_pm *piix4_pm_create(struct device_env *env, struct pci_bus *bus, st
 void piix4_pm_add_base(struct piix4_pm *pm, uint16_t base);
 /* The user pushes the power button. Device lock held. */
 void piix4_pm_power_button(struct piix4_pm *pm);
+/* An alarm of the clock is due: an event that wakes. Device lock held. */
+void piix4_pm_rtc_alarm(struct piix4_pm *pm);
 /* Set or clear bit `event` (0..15) of GPE0_STS. Device lock held. */
 void piix4_pm_gpe(struct piix4_pm *pm, unsigned event, bool level);
 

@@ -104,6 +104,12 @@ void piix4_pm_power_button(struct piix4_pm *pm)
     update(pm);
 }
 
+void piix4_pm_rtc_alarm(struct piix4_pm *pm)
+{
+    pm->pm1_sts |= RTC_STS;
+    update(pm);
+}
+
 void piix4_pm_gpe(struct piix4_pm *pm, unsigned event, bool level)
 {
     if (level)

@@ -59,6 +59,9 @@ struct rtc {
     uint8_t kept_cmos[CMOS_SIZE];
     uint8_t kept_b;
     int64_t kept_base_ns;
+
+    void (*alarm)(void *opaque);
+    void *alarm_opaque;
 };
 
 static uint64_t now_ns(const struct rtc *rtc)
@@ -191,8 +194,11 @@ static void look(struct rtc *rtc)
         int64_t to = floor_div(day_time(rtc, now), NS_PER_SECOND);
         if (to > from) {
             rtc->reg_c |= C_UF;
-            if (!(rtc->reg_c & C_AF) && alarm_between(rtc, from, to))
+            if (!(rtc->reg_c & C_AF) && alarm_between(rtc, from, to)) {
                 rtc->reg_c |= C_AF;
+                if ((rtc->reg_b & B_AIE) && rtc->alarm)
+                    rtc->alarm(rtc->alarm_opaque);
+            }
         }
     }
     rtc->seen_ns = now;
@@ -345,6 +351,12 @@ static void rtc_write(void *opaque, uint64_t offset, unsigned size, uint64_t val
 }
 
 static const struct io_ops rtc_ops = {rtc_read, rtc_write, 1};
+
+void rtc_on_alarm(struct rtc *rtc, void (*alarm)(void *opaque), void *opaque)
+{
+    rtc->alarm = alarm;
+    rtc->alarm_opaque = opaque;
+}
 
 bool rtc_nmi_masked(const struct rtc *rtc)
 {

@@ -117,6 +117,12 @@ static void set_a20(void *mem, int pin, int level)
     physmem_set_a20(mem, level);
 }
 
+static void rtc_alarm(void *opaque)
+{
+    struct tv_vm *vm = opaque;
+    piix4_pm_rtc_alarm(vm->pm);
+}
+
 static void quit_from_console(void *vm)
 {
     vm_end(vm, TV_EXIT_STOPPED, 0, "%s", "");
@@ -185,6 +191,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     reset_control_create(env, pci);
     piix4_isa_create(env, pci);
     vm->pm = piix4_pm_create(env, pci, isa_irq(vm, ACPI_SCI_IRQ));
+    rtc_on_alarm(rtc, rtc_alarm, vm);
 
     if (c->uefi)
         piix4_pm_add_base(vm->pm, UEFI_PM_BASE);

@@ -192,6 +192,12 @@ static void test_power_management(void)
     CHECK(sci.level && in16(ACPI_PM1A_EVT) == 0x100);
     out16(ACPI_PM1A_EVT, 0x100);
     CHECK(!sci.level && in16(ACPI_PM1A_EVT) == 0);
+    piix4_pm_rtc_alarm(pm);
+    CHECK(!sci.level && in16(ACPI_PM1A_EVT) == 0x400);
+    out16(ACPI_PM1A_EVT + 2, 0x400);
+    CHECK(sci.level);
+    out16(ACPI_PM1A_EVT, 0x400);
+    CHECK(!sci.level);
     out16(ACPI_GPE0 + 2, 4);
     piix4_pm_gpe(pm, 2, true);
     CHECK(sci.level);

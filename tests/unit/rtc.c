@@ -105,9 +105,16 @@ static void test_update(void)
     fake_machine_end(&m);
 }
 
+static void on_alarm(void *opaque)
+{
+    ++*(int *)opaque;
+}
+
 static void test_alarm(void)
 {
+    int alarms = 0;
     setup();
+    rtc_on_alarm(rtc, on_alarm, &alarms);
     put(11, 0x06);
     set_clock(24, 1, 1, 12, 0, 0);
     put(5, 13), put(3, 30), put(1, 0xff); /* 13:30, every second */
@@ -115,8 +122,9 @@ static void test_alarm(void)
     get(12);
     fake_advance(&m, 5400 * SECOND - 2 * SECOND);
     CHECK(!irq8.level);
+    CHECK(alarms == 0);
     fake_advance(&m, 2 * SECOND);
-    CHECK(irq8.level);
+    CHECK(irq8.level && alarms == 1);
     CHECK(get(12) & 0x20);
     fake_advance(&m, SECOND);
     CHECK(get(12) & 0x20);
@@ -126,6 +134,10 @@ static void test_alarm(void)
     CHECK(!(get(12) & 0x20)); /* 13:30 has gone */
     fake_advance(&m, 3600 * SECOND);
     CHECK(get(12) & 0x20);
+    int before = alarms;
+    put(11, 0x06); /* the flag alone wakes nobody */
+    fake_advance(&m, 86400 * SECOND);
+    CHECK(get(12) & 0x20 && alarms == before);
     fake_machine_end(&m);
 }
 
