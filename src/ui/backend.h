@@ -57,7 +57,6 @@ struct chardev {
     int out_fd;       /* -1: nobody there, output is lost */
     bool socket_out;  /* use send() */
     bool direct;      /* writing to out_fd never waits */
-    bool lossy;       /* a full queue loses bytes */
     bool short_write; /* the front end waits for writable() */
     size_t write_max; /* bytes to write at once */
     size_t queue_head, queued;

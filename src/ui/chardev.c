@@ -86,8 +86,6 @@ size_t chardev_write(struct chardev *dev, const void *bytes, size_t count)
         dev->queue[(dev->queue_head + dev->queued) % QUEUE_SIZE] = from[taken++];
         dev->queued++;
     }
-    if (taken < count && dev->lossy)
-        taken = count;
     if (taken < count)
         dev->short_write = true;
     pthread_mutex_unlock(&dev->lock);
@@ -110,9 +108,14 @@ void backend_set_output(struct chardev *dev, int fd, bool socket, bool direct)
     dev->out_fd = fd;
     dev->socket_out = socket;
     dev->direct = direct;
-    if (fd < 0)
+    bool tell = fd < 0 && dev->short_write;
+    if (fd < 0) {
         dev->queued = 0;
+        dev->short_write = false;
+    }
     pthread_mutex_unlock(&dev->lock);
+    if (tell && dev->front->writable)
+        dev->front->writable(dev->front_opaque);
 }
 
 void backend_carrier(struct chardev *dev, int present)

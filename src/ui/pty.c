@@ -39,7 +39,6 @@ static int pty_open(struct chardev *dev, const char *path, struct tv_error *err)
     close(slave);
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     dev->name = strdup(name);
-    dev->lossy = true;
     dev->poll_ms = LOOK_AGAIN_MS;
     return 0;
 }

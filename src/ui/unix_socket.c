@@ -48,7 +48,6 @@ static int unix_open(struct chardev *dev, const char *path, struct tv_error *err
     }
     dev->listen_fd = dev->in_fd = fd;
     dev->name = strdup(path);
-    dev->lossy = true;
     return 0;
 }
 

@@ -19,7 +19,7 @@ static struct {
     pthread_mutex_t lock;
     uint8_t bytes[4096];
     size_t count, room;
-    int carrier, breaks;
+    int carrier, breaks, writable;
 } front = {.lock = PTHREAD_MUTEX_INITIALIZER, .room = sizeof front.bytes};
 static volatile int quits;
 
@@ -53,9 +53,17 @@ static void front_carrier(void *opaque, int present)
     pthread_mutex_unlock(&front.lock);
 }
 
+static void front_writable(void *opaque)
+{
+    pthread_mutex_lock(&front.lock);
+    front.writable++;
+    pthread_mutex_unlock(&front.lock);
+}
+
 static const struct chardev_front ops = {.room = front_room,
                                          .receive = front_receive,
                                          .line_break = front_break,
+                                         .writable = front_writable,
                                          .carrier = front_carrier};
 
 static void on_quit(void *opaque)
@@ -88,7 +96,7 @@ static void clear_front(void)
     pthread_mutex_lock(&front.lock);
     front.count = 0;
     front.room = sizeof front.bytes;
-    front.carrier = front.breaks = 0;
+    front.carrier = front.breaks = front.writable = 0;
     pthread_mutex_unlock(&front.lock);
 }
 
@@ -196,6 +204,41 @@ static void test_socket(const char *dir)
     close(fd);
     chardev_close(dev);
     CHECK(!chardev_open(TV_SERIAL_UNIX, "", NULL, NULL, &err));
+}
+
+/* Nothing is lost on a client that reads late; one that leaves without reading is waited for no
+ * longer. */
+static void test_slow_client(const char *dir)
+{
+    struct tv_error err;
+    char path[100];
+    uint8_t block[1000];
+    snprintf(path, sizeof path, "%s/slow", dir);
+    clear_front();
+    struct chardev *dev = chardev_open(TV_SERIAL_UNIX, path, NULL, NULL, &err);
+    chardev_attach(dev, &ops, NULL);
+    for (int round = 0; round < 2; round++) {
+        clear_front();
+        int fd = connect_to(path);
+        EVENTUALLY(front.carrier);
+        size_t sent = 0, taken;
+        do {
+            for (size_t i = 0; i < sizeof block; i++)
+                block[i] = (uint8_t)((sent + i) % 251);
+            taken = chardev_write(dev, block, sizeof block);
+            sent += taken;
+        } while (taken == sizeof block && sent < 64 << 20);
+        CHECK(taken < sizeof block);
+        size_t got = 0, wrong = 0;
+        ssize_t n = 1;
+        while (round == 0 && got < sent && (n = read(fd, block, sizeof block)) > 0)
+            for (ssize_t i = 0; i < n; i++)
+                wrong += block[i] != got++ % 251;
+        CHECK(wrong == 0 && (round || got == sent));
+        close(fd);
+        EVENTUALLY(front.writable && !front.carrier);
+    }
+    chardev_close(dev);
 }
 
 static void test_pty(void)
@@ -331,6 +374,7 @@ int main(void)
     CHECK(mkdtemp(dir) != NULL);
     test_file(dir);
     test_socket(dir);
+    test_slow_client(dir);
     test_pty();
     test_terminal();
     test_fatal_signal();
