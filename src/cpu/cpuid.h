@@ -15,6 +15,8 @@ struct cpuid_leaf {
 
 #define CPUID_LEAVES_MAX 128
 
+#define APIC_TIMER_HZ    1000000000u /* the local APIC's timer before its divisor */
+
 /*
  * The most address bits that a guest sees: enough for the largest RAM and the hole below 4 GiB. Not
  * all that the processor has: some firmware maps whatever could be there, and OVMF's images of 4

@@ -17,9 +17,16 @@ struct backdoor_call {
     uint32_t eax, ebx, ecx, edx, esi, edi;
 };
 
+/* What guests ask about the machine; the same as CPUID says. */
+struct backdoor_identity {
+    uint64_t tsc_hz;
+    uint32_t apic_hz; /* of the local APIC's timer, before its divisor */
+    bool x2apic;      /* the processors have it */
+};
+
 struct backdoor;
 
-struct backdoor *backdoor_create(struct device_env *env);
+struct backdoor *backdoor_create(struct device_env *env, const struct backdoor_identity *identity);
 /* Device lock held in the call. `command` below BACKDOOR_COMMANDS. */
 void backdoor_add(struct backdoor *backdoor, unsigned command,
                   void (*call)(void *device, struct backdoor_call *c), void *device);

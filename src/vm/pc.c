@@ -169,7 +169,10 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
     struct port92 *port92 = port92_create(env, (struct irq_line){set_a20, m->mem, 0});
     vm->kbc = i8042_create(env, isa_irq(vm, 1), isa_irq(vm, 12),
                            (struct irq_line){port92_set_kbc_a20, port92, 0});
-    vm->backdoor = backdoor_create(env);
+    const struct backdoor_identity identity = {.tsc_hz = m->clock.tsc_hz,
+                                               .apic_hz = APIC_TIMER_HZ,
+                                               .x2apic = CPUID_HAS(&m->cpuid, 1, 0, ecx, 21)};
+    vm->backdoor = backdoor_create(env, &identity);
     vm->vmmouse = vmmouse_create(env, vm->backdoor, vm->kbc);
     if (!guest_rpc_create(env, vm->backdoor))
         return tv_fail(err, "out of memory");

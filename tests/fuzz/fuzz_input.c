@@ -17,7 +17,8 @@ static void create(struct fuzz_machine *f)
     struct port92 *port92 = port92_create(&f->machine.env, fuzz_irq(f, 15));
     kbc = i8042_create(&f->machine.env, fuzz_irq(f, 1), fuzz_irq(f, 12),
                        (struct irq_line){port92_set_kbc_a20, port92, 0});
-    backdoor = backdoor_create(&f->machine.env);
+    const struct backdoor_identity identity = {f->machine.clock.tsc_hz, 1000000000, true};
+    backdoor = backdoor_create(&f->machine.env, &identity);
     mouse = vmmouse_create(&f->machine.env, backdoor, kbc);
     guest_rpc_create(&f->machine.env, backdoor);
     fuzz_ports(f, 0x60, 1);
@@ -56,6 +57,7 @@ static bool seed(struct fuzz_list *l, unsigned index)
                                        0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xdd, 0xdf, 0xe0, 0xf0, 0xfe};
     static const uint8_t both[] = {0xff, 0xf6, 0xf5, 0xf4, 0xf3, 0x14, 0xf2, 0xf0, 0x02, 0xee,
                                    0xed, 0x07, 0xfe, 0xeb, 0xea, 0xe9, 0xe8, 0x03, 0xe7, 0xe6};
+    static const uint8_t identity[] = {1, 10, 17, 19, 20, 23, 45, 46, 55, 68, 91}; /* backdoor */
     switch (index) {
     case 0:
         for (unsigned i = 0; i < sizeof commands; i++) {
@@ -76,7 +78,8 @@ static bool seed(struct fuzz_list *l, unsigned index)
         }
         break;
     case 3:
-        call(l, 10, 0);
+        for (unsigned i = 0; i < sizeof identity; i++)
+            call(l, identity[i], 0);
         call(l, 41, 0x45414552);
         call(l, 40, 0);
         call(l, 39, 1);

@@ -153,7 +153,7 @@ static void test_left_open(void)
 int main(void)
 {
     fake_machine_init(&m);
-    backdoor = backdoor_create(&m.env);
+    backdoor = backdoor_create(&m.env, &(struct backdoor_identity){0});
     guest_rpc_create(&m.env, backdoor);
     test_requests();
     test_order();

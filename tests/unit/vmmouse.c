@@ -24,7 +24,7 @@ int main(void)
     fake_machine_init(&m);
     struct i8042 *kbc =
         i8042_create(&m.env, (struct irq_line){0}, fake_line(&irq12), (struct irq_line){0});
-    backdoor = backdoor_create(&m.env);
+    backdoor = backdoor_create(&m.env, &(struct backdoor_identity){0});
     struct vmmouse *mouse = vmmouse_create(&m.env, backdoor, kbc);
     CHECK(!vmmouse_move(mouse, 1, 2, 0, 0));
     CHECK(call(STATUS, 0).eax == 0xffff0000);
