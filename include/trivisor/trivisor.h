@@ -32,6 +32,9 @@ enum tv_serial { TV_SERIAL_NONE, TV_SERIAL_STDIO, TV_SERIAL_FILE, TV_SERIAL_PTY,
 enum tv_display { TV_DISPLAY_NONE, TV_DISPLAY_VNC, TV_DISPLAY_WEB };
 enum tv_vga { TV_VGA_AUTO, TV_VGA_NONE, TV_VGA_STD, TV_VGA_SVGA };
 
+/* Whose signature the guest finds in CPUID (docs/cpu-model.md says what follows from it). */
+enum tv_hypervisor { TV_HYPERVISOR_VMWARE, TV_HYPERVISOR_TRIVISOR, TV_HYPERVISOR_NONE };
+
 /* What a guest panic (reported through the pvpanic device) does. */
 enum tv_panic { TV_PANIC_NOTIFY, TV_PANIC_EXIT };
 
@@ -56,6 +59,7 @@ struct tv_config {
     enum tv_mode mode;
     enum tv_mode require;  /* fail rather than run in another mode; TV_MODE_AUTO: no requirement */
     const char *cpu_model; /* NAME[,+feat,-feat]; NULL: "host" */
+    enum tv_hypervisor hypervisor;
     const char *kernel, *append;
     const char *const *initrds;    /* NULL-terminated; more than one only for Multiboot modules */
     const struct tv_drive *drives; /* copied */

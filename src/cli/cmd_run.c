@@ -56,6 +56,15 @@ static bool parse_number(const char *text, long low, long high, long *value)
     return end != text && !*end && !errno && *value >= low && *value <= high;
 }
 
+/* The place of `text` among `names`. False: it is none of them. */
+static bool find_name(const char *text, const char *const *names, size_t count, unsigned *at)
+{
+    for (*at = 0; *at < count; ++*at)
+        if (strcmp(text, names[*at]) == 0)
+            return true;
+    return false;
+}
+
 static bool parse_mode(const char *text, enum tv_mode *mode)
 {
     static const char *const names[] = {
@@ -64,13 +73,10 @@ static bool parse_mode(const char *text, enum tv_mode *mode)
         [TV_MODE_BT] = "bt",
         [TV_MODE_HW] = "hw",
     };
-    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *mode = (enum tv_mode)i;
-            return true;
-        }
-    }
-    return false;
+    unsigned at;
+    bool found = find_name(text, names, sizeof names / sizeof names[0], &at);
+    *mode = found ? (enum tv_mode)at : *mode;
+    return found;
 }
 
 static bool parse_serial(const char *text, struct tv_config *c)
@@ -113,13 +119,19 @@ static bool parse_display(const char *text, struct tv_config *c)
 static bool parse_vga(const char *text, enum tv_vga *vga)
 {
     static const char *const names[] = {"auto", "none", "std", "svga"};
-    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *vga = (enum tv_vga)i;
-            return true;
-        }
-    }
-    return false;
+    unsigned at;
+    bool found = find_name(text, names, sizeof names / sizeof names[0], &at);
+    *vga = found ? (enum tv_vga)at : *vga;
+    return found;
+}
+
+static bool parse_hypervisor(const char *text, enum tv_hypervisor *hypervisor)
+{
+    static const char *const names[] = {"vmware", "trivisor", "none"};
+    unsigned at;
+    bool found = find_name(text, names, sizeof names / sizeof names[0], &at);
+    *hypervisor = found ? (enum tv_hypervisor)at : *hypervisor;
+    return found;
 }
 
 enum option_id {
@@ -138,6 +150,7 @@ enum option_id {
     OPT_CPUS,
     OPT_MODE,
     OPT_CPU,
+    OPT_HYPERVISOR,
     OPT_SERIAL,
     OPT_DEBUG_EXIT,
     OPT_REQUIRE,
@@ -174,6 +187,7 @@ static const struct option options[] = {
     {"cpus", required_argument, NULL, OPT_CPUS},
     {"mode", required_argument, NULL, OPT_MODE},
     {"cpu", required_argument, NULL, OPT_CPU},
+    {"hypervisor", required_argument, NULL, OPT_HYPERVISOR},
     {"serial", required_argument, NULL, OPT_SERIAL},
     {"debug-exit", required_argument, NULL, OPT_DEBUG_EXIT},
     {"require", required_argument, NULL, OPT_REQUIRE},
@@ -334,6 +348,10 @@ static int parse_option(struct run_options *o, int id)
         return EXIT_OK;
     case OPT_CPU:
         c->cpu_model = optarg;
+        return EXIT_OK;
+    case OPT_HYPERVISOR:
+        if (!parse_hypervisor(optarg, &c->hypervisor))
+            return cli_usage_error("--hypervisor '%s': want vmware, trivisor or none", optarg);
         return EXIT_OK;
     case OPT_SERIAL:
         if (!parse_serial(optarg, c))

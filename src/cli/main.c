@@ -17,7 +17,7 @@ static const char help[] =
     "  --require MODE      fail rather than run in another mode\n"
     "  --tcache SIZE       translation cache of each CPU in mode bt (default 64M)\n"
     "  --bt-opt LIST       leave out optimizations: -flags,-links,... or none\n"
-    "  --cpu NAME[,+F,-F]  host, max, x86-64-v1 .. v4; features to add or remove\n"
+    "  --cpu NAME[,+F,-F]  host, max, x86-64-v1 .. v4; --hypervisor vmware or none\n"
     "  --serial WHERE      COM1: stdio (Ctrl-A H helps), none, pty, file:P, unix:P\n"
     "  --display WHERE     none, vnc, web, with =HOST:PORT; --vga, --screenshot FILE\n"
     "  --debug-exit PORT   a guest write of v to PORT ends with status (v<<1)|1\n"

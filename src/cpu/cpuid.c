@@ -451,12 +451,24 @@ int cpuid_build(struct cpuid_table *t, const char *model, enum cpuid_engine engi
     add_xsave(t);
     find_or_add(t, 7, 0)->eax = 1;
     add_vendor_leaves(t, tsc_hz);
-    /* Our own signature, and the generic timing leaf: TSC and APIC timer in kHz. */
-    add_leaf(t, 0x40000000, 0, 0x40000010, 0x76697254 /* "Triv" */, 0x726f7369 /* "isor" */,
-             0x004d4d56 /* "VMM" */);
-    add_leaf(t, 0x40000010, 0, (uint32_t)(tsc_hz / 1000), 1000000, 0, 0);
     set_supported_bits(t);
     return 0;
+}
+
+void cpuid_set_hypervisor(struct cpuid_table *t, enum tv_hypervisor hypervisor, uint64_t tsc_hz)
+{
+    static const char signatures[][13] = {
+        [TV_HYPERVISOR_VMWARE] = "VMwareVMware", [TV_HYPERVISOR_TRIVISOR] = "TrivisorVMM"};
+    if (hypervisor == TV_HYPERVISOR_NONE) {
+        set_feature(t, feature_named("hypervisor", strlen("hypervisor")), false);
+        return;
+    }
+    uint32_t words[3]; /* 12 characters, in EBX, ECX and EDX */
+    memcpy(words, signatures[hypervisor], sizeof words);
+    add_leaf(t, 0x40000000, 0, 0x40000010, words[0], words[1], words[2]);
+    /* TSC and APIC timer in kHz. VMware's bits for VMCALL and VMMCALL in place of the backdoor's
+     * port stay clear: there is no such call here. */
+    add_leaf(t, 0x40000010, 0, (uint32_t)(tsc_hz / 1000), APIC_TIMER_HZ / 1000, 0, 0);
 }
 
 static struct cpuid_leaf leaf_among(const struct cpuid_leaf *leaves, unsigned count, uint32_t leaf,

@@ -48,6 +48,11 @@ enum cpuid_engine { CPUID_FOR_INTERP, CPUID_FOR_KVM };
 int cpuid_build(struct cpuid_table *table, const char *model, enum cpuid_engine engine,
                 unsigned vcpus, uint64_t tsc_hz, struct tv_error *err);
 
+/* Who says to the guest that it is not alone, in leaves 0x40000000 and 0x40000010; nobody: the
+ * hypervisor bit goes as well. After cpuid_build(). */
+void cpuid_set_hypervisor(struct cpuid_table *table, enum tv_hypervisor hypervisor,
+                          uint64_t tsc_hz);
+
 /*
  * For an engine that runs guest code on the processor: take out what it cannot do, going by the
  * leaves that it says it `can`, and what is not true of this processor of the statements about

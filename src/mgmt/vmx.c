@@ -186,6 +186,9 @@ static int take_machine(struct vmx *v)
     if (get_bool(v, find(v, "svga.present"), true, &on) < 0)
         return -1;
     c->vga = on ? TV_VGA_SVGA : TV_VGA_STD;
+    if (get_bool(v, find(v, "hypervisor.cpuid.v0"), true, &on) < 0)
+        return -1;
+    c->hypervisor = on ? TV_HYPERVISOR_VMWARE : TV_HYPERVISOR_NONE;
     return 0;
 }
 

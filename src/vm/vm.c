@@ -371,6 +371,7 @@ static int build(struct tv_vm *vm, struct tv_error *err)
     if (cpuid_build(&m->cpuid, c->cpu_model, mode == TV_MODE_HW ? CPUID_FOR_KVM : CPUID_FOR_INTERP,
                     c->vcpus, m->clock.tsc_hz, err) < 0)
         return -1;
+    cpuid_set_hypervisor(&m->cpuid, c->hypervisor, m->clock.tsc_hz);
     m->mem = physmem_create(c->memory_size, c->vcpus > 1, err);
     if (!m->mem || create_vcpus(vm, err) < 0)
         return -1;

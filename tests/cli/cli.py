@@ -59,7 +59,8 @@ def usage():
     for option, bad in (("--memory", "12Q"), ("--memory", "-1"), ("--cpus", "0"), ("--cpus", "65"), ("--cpus", "two"),
                         ("--mode", "fast"), ("--require", "auto"), ("--serial", "tape"), ("--serial", "file:"),
                         ("--debug-exit", "0"), ("--debug-exit", "70000"), ("--on-panic", "cry"),
-                        ("--display", "tv"), ("--display", "none=1"), ("--vga", "cga")):
+                        ("--display", "tv"), ("--display", "none=1"), ("--vga", "cga"),
+                        ("--hypervisor", "kvm"), ("--hypervisor", "")):
         expect_error(f"{option} {bad}", 2, [option, bad], "run", "--kernel", "x", option, bad)
 
 

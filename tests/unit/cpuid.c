@@ -1,4 +1,5 @@
 /* The CPUID models: they build, agree with themselves, and refuse what they cannot give. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,10 @@ static struct tv_error err;
 static int build(const char *model, unsigned vcpus)
 {
     err.message[0] = 0;
-    return cpuid_build(&machine.cpuid, model, CPUID_FOR_INTERP, vcpus, 2500000000, &err);
+    if (cpuid_build(&machine.cpuid, model, CPUID_FOR_INTERP, vcpus, 2500000000, &err) < 0)
+        return -1;
+    cpuid_set_hypervisor(&machine.cpuid, TV_HYPERVISOR_VMWARE, 2500000000);
+    return 0;
 }
 
 static void check_table(const struct cpuid_table *t, unsigned vcpus)
@@ -38,7 +42,8 @@ static void check_table(const struct cpuid_table *t, unsigned vcpus)
     CHECK(!cpuid_find(t, 0xa, 0) || cpuid_find(t, 0xa, 0)->eax == 0);
     CHECK(CPUID_HAS(t, 1, 0, ecx, 31)); /* hypervisor */
     CHECK(cpuid_find(t, 0x40000000, 0)->eax == 0x40000010);
-    CHECK(cpuid_find(t, 0x40000010, 0)->eax == 2500000);
+    const struct cpuid_leaf *timing = cpuid_find(t, 0x40000010, 0);
+    CHECK(timing->eax == 2500000 && timing->ebx == 1000000 && timing->ecx == 0);
     CHECK((cpuid_find(t, 1, 0)->ebx >> 16 & 0xff) == vcpus);
     CHECK(cpuid_find(t, 0xb, 1)->ebx == vcpus);
     CHECK(UINT32_C(1) << cpuid_find(t, 0xb, 1)->eax >= vcpus);
@@ -93,6 +98,30 @@ static void test_changes(void)
     CHECK(!CPUID_HAS(&machine.cpuid, 7, 0, ebx, 5) && !(machine.cpuid.xcr0_supported & 0xe4));
     CHECK(build("host,-lm", 1) == 0);
     CHECK(!(machine.cpuid.efer_supported & EFER_LME));
+}
+
+/* Whom guests find. */
+static void test_hypervisors(void)
+{
+    static const struct {
+        const char *signature;
+        enum tv_hypervisor hypervisor;
+    } with_leaves[] = {{"VMwareVMware", TV_HYPERVISOR_VMWARE},
+                       {"TrivisorVMM", TV_HYPERVISOR_TRIVISOR}};
+    const struct cpuid_table *t = &machine.cpuid;
+    for (unsigned i = 0; i < ARRAY_SIZE(with_leaves); i++) {
+        CHECK(cpuid_build(&machine.cpuid, "host", CPUID_FOR_INTERP, 1, 2500000000, &err) == 0);
+        cpuid_set_hypervisor(&machine.cpuid, with_leaves[i].hypervisor, 2500000000);
+        check_table(t, 1);
+        char signature[13] = "";
+        const struct cpuid_leaf *l = cpuid_find(t, 0x40000000, 0);
+        memcpy(signature, (const char *)l + offsetof(struct cpuid_leaf, ebx), 12);
+        CHECK(strcmp(signature, with_leaves[i].signature) == 0);
+    }
+    CHECK(cpuid_build(&machine.cpuid, "host", CPUID_FOR_INTERP, 1, 2500000000, &err) == 0);
+    cpuid_set_hypervisor(&machine.cpuid, TV_HYPERVISOR_NONE, 2500000000);
+    CHECK(!CPUID_HAS(t, 1, 0, ecx, 31));
+    CHECK(!cpuid_find(t, 0x40000000, 0) && !cpuid_find(t, 0x40000010, 0));
 }
 
 static void test_errors(void)
@@ -164,6 +193,7 @@ int main(void)
     cpu->machine = &machine;
     test_models();
     test_changes();
+    test_hypervisors();
     test_errors();
     test_query();
     test_limit();

@@ -360,7 +360,7 @@ static void test_cpuid_and_msrs(void)
     reset();
     load(cpuid_and_msrs);
     run_to_halt();
-    CHECK(cpu->gpr[RBP] == 0x76697254 && cpu->gpr[RSI] == 0x726f7369);
+    CHECK(cpu->gpr[RBP] == 0x61774d56 && cpu->gpr[RSI] == 0x4d566572); /* VMwareVM */
     CHECK(cpu->tsc_adjust == 5);
     CHECK((cpu->gpr[RDI] & 0xff) == 8);
     CHECK(cpu->star == 9);
@@ -648,6 +648,7 @@ static void set_up(void)
     CHECK(bus_add(&machine.mmio, 0xd1000000, 4096, &stopper, NULL, "stopper"));
     CHECK(bus_add(&machine.pio, 0x700, 16, &interrupter, NULL, "interrupter"));
     CHECK(cpuid_build(&machine.cpuid, "host", CPUID_FOR_KVM, 1, machine.clock.tsc_hz, &err) == 0);
+    cpuid_set_hypervisor(&machine.cpuid, TV_HYPERVISOR_VMWARE, machine.clock.tsc_hz);
     machine.mem = physmem_create(RAM, false, &err);
     cpu = aligned_alloc(64, ALIGN_UP(sizeof *cpu, (size_t)64));
     memset(cpu, 0, sizeof *cpu);

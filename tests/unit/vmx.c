@@ -88,6 +88,7 @@ static void machine(void)
                                "annotation = \"\"\n"
                                "firmware = \"BIOS\"\n"
                                "svga.present = \"false\"\n"
+                               "hypervisor.cpuid.v0 = \"FALSE\"\n"
                                "bios.bootOrder = \"cdrom,hdd,CDROM\"\n"
                                "RemoteDisplay.vnc.enabled = \"TRUE\"\n"
                                "RemoteDisplay.vnc.port = \"5907\"\n"
@@ -106,6 +107,7 @@ static void machine(void)
     const struct tv_config *c = vmx_config(v);
     CHECK(c->memory_size == UINT64_C(768) << 20 && c->vcpus == 4);
     CHECK(same(c->name, "say \"hi\" a|b |zz #1"));
+    CHECK(c->hypervisor == TV_HYPERVISOR_NONE);
     CHECK(c->vga == TV_VGA_STD && same(c->boot, "cdrom,disk"));
     CHECK(c->display == TV_DISPLAY_VNC && same(c->display_address, "[::1]:5907"));
     CHECK(same(c->vnc_password_text, "se#cret") && !c->vnc_password && same(c->keyboard, "de"));
@@ -211,6 +213,7 @@ static void wrong(void)
         {"bios.bootOrder = \"hdd,tape\"", ":1: bios.bootOrder"},
         {"bios.bootDelay = \"soon\"", ":1: bios.bootDelay"},
         {"svga.present = \"perhaps\"", "want TRUE or FALSE"},
+        {"hypervisor.cpuid.v0 = \"2\"", "want TRUE or FALSE"},
         {"just words", ":1: want key"},
         {"= \"x\"", ":1: want key"},
         {"\"a\" = \"x\"", ":1: want key"},

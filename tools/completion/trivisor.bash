@@ -30,7 +30,7 @@ _trivisor_disk()
 _trivisor()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-    local options="--kernel --initrd --append --disk --cdrom --floppy --boot --option-rom --bios --firmware --uefi-vars --memory --cpus --mode --require --tcache --bt-opt --cpu --serial --debug-exit
+    local options="--kernel --initrd --append --disk --cdrom --floppy --boot --option-rom --bios --firmware --uefi-vars --memory --cpus --mode --require --tcache --bt-opt --cpu --hypervisor --serial --debug-exit
         --display --vga --keyboard --vnc-password --screenshot --no-reboot --on-panic --verify --stats --log --symbols --gdb --quiet --help"
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
@@ -53,6 +53,7 @@ _trivisor()
     --mode) COMPREPLY=($(compgen -W "auto bt interp hw" -- "$cur")) ;;
     --require) COMPREPLY=($(compgen -W "bt interp hw" -- "$cur")) ;;
     --cpu) COMPREPLY=($(compgen -W "host max x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4" -- "$cur")) ;;
+    --hypervisor) COMPREPLY=($(compgen -W "vmware trivisor none" -- "$cur")) ;;
     --serial) COMPREPLY=($(compgen -W "stdio none pty file: unix:" -- "$cur")) ;;
     --display) COMPREPLY=($(compgen -W "none vnc vnc= web web=" -- "$cur")) ;;
     --vga) COMPREPLY=($(compgen -W "std svga none" -- "$cur")) ;;
