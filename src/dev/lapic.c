@@ -22,7 +22,8 @@
 #define BASE_X2APIC          BIT(10)
 #define BASE_ENABLE          BIT(11)
 #define SVR_ENABLE           BIT(8)
-#define LVT_PENDING          BIT(12)
+#define LVT_PENDING          BIT(12) /* read-only */
+#define LVT_REMOTE_IRR       BIT(14) /* of LINT0 and LINT1: read-only */
 #define ESR_ILLEGAL_REGISTER BIT(7)
 #define ESR_SEND_ILLEGAL     BIT(5)
 #define ESR_RECEIVE_ILLEGAL  BIT(6)
@@ -478,12 +479,16 @@ static bool readable_msr(uint32_t offset)
     }
 }
 
-/* Bits that WRMSR may set; anything else is #GP. 0 with `*known` false: not writable at all. */
+/* Bits that WRMSR may have set; anything else is #GP. Read-only ones do nothing, but Linux sets
+ * them in the LINT entries at power-off. 0 with `*known` false: not writable at all. */
 static uint32_t writable_bits(uint32_t offset, bool *known)
 {
     *known = true;
-    if (offset >= REG_LVT && offset < REG_LVT + 16 * LVTS)
-        return lvt_writable[(offset - REG_LVT) / 16] | LVT_MASKED | LVT_PENDING;
+    if (offset >= REG_LVT && offset < REG_LVT + 16 * LVTS) {
+        unsigned n = (offset - REG_LVT) / 16;
+        bool lint = n == LVT_LINT0 || n == LVT_LINT1;
+        return lvt_writable[n] | LVT_MASKED | LVT_PENDING | (lint ? LVT_REMOTE_IRR : 0);
+    }
     switch (offset) {
     case REG_TPR:
     case REG_SELF_IPI:

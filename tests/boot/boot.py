@@ -41,6 +41,8 @@ def judge(args, status, lines):
         problems.append(f"exit status {status}")
     text = [line for _, line in lines]
     problems += [line for line in text if line.startswith("FAILED ")]
+    # Also after the script, which looks at the kernel's log itself: while the kernel powers off.
+    problems += [line for line in text if "unchecked MSR access" in line or "Call Trace:" in line]
     passed = sum(line.startswith("ok ") for line in text)
     if "guest test finished" not in text:
         problems.append("the guest's script did not finish")

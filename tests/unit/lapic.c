@@ -195,6 +195,9 @@ static void test_x2apic(void)
     CHECK(!lapic_msr_write(apic[0], 0x802, 1));     /* read-only */
     CHECK(!lapic_msr_write(apic[0], 0x80b, 1));     /* EOI takes 0 alone */
     CHECK(!lapic_msr_write(apic[0], 0x808, 0x100)); /* reserved bits */
+    CHECK(lapic_msr_write(apic[0], 0x835, 0x5700)); /* LINT0: of these 12 and 14 are read-only */
+    CHECK(lapic_msr_read(apic[0], 0x835, &value) && value == 0x0700);
+    CHECK(!lapic_msr_write(apic[0], 0x835, 0x20700) && !lapic_msr_write(apic[0], 0x832, 0x4000));
     CHECK(!lapic_msr_read(apic[0], 0x80e, &value)); /* no DFR */
     CHECK(!lapic_msr_write(apic[0], 0x831, 0));     /* no second half of ICR */
     CHECK(lapic_msr_write(apic[0], 0x83f, 0x81));   /* self IPI */
