@@ -321,7 +321,6 @@ static void after_load(void *opaque)
     struct i8042 *c = opaque;
     ps2_check(&c->keyboard.queue);
     ps2_check(&c->mouse.queue);
-    c->mouse.knock %= 3;
     set_gate(c, c->gate);
     update_lines(c);
 }

@@ -1,4 +1,5 @@
-/* The keyboard controller, ports 0x60 and 0x64, with a PS/2 keyboard and a PS/2 wheel mouse. */
+/* The keyboard controller, ports 0x60 and 0x64, with a PS/2 keyboard and a PS/2 wheel mouse
+ * of five buttons. */
 #ifndef TRIVISOR_DEV_I8042_H
 #define TRIVISOR_DEV_I8042_H
 
@@ -28,6 +29,8 @@ void i8042_mouse_interrupt(struct i8042 *kbc);
 #define MOUSE_LEFT   1
 #define MOUSE_RIGHT  2
 #define MOUSE_MIDDLE 4
+#define MOUSE_SIDE   8
+#define MOUSE_EXTRA  16
 /* The mouse moves right by dx, up by dy, the wheel turns by dz towards the user. Device lock held.
  */
 void i8042_mouse(struct i8042 *kbc, int dx, int dy, int dz, unsigned buttons);

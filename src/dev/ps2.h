@@ -78,9 +78,9 @@ uint8_t ps2_set2_to_set1(uint8_t byte);
 struct ps2_mouse {
     struct ps2_queue queue;
     uint8_t command; /* that a parameter is expected for; 0: none */
-    uint8_t id;      /* 0 standard, 3 with a wheel */
+    uint8_t id;      /* 0 standard, 3 with a wheel, 4 with a wheel and five buttons */
     uint8_t resolution, rate;
-    uint8_t knock; /* how much of the sample rates 200, 100, 80 came */
+    uint8_t rates[2]; /* that were set last, the latest first: some sequences change `id` */
     bool scale21, remote, wrap, reporting;
     uint8_t buttons;      /* as they are */
     uint8_t sent_buttons; /* as the last packet had them */
@@ -90,7 +90,7 @@ struct ps2_mouse {
 #define PS2_MOUSE_STATE(device, mouse)                                                             \
     PS2_QUEUE_STATE(device, mouse.queue), STATE(device, mouse.command, 0),                         \
         STATE(device, mouse.id, 0), STATE(device, mouse.resolution, 2),                            \
-        STATE(device, mouse.rate, 100), STATE(device, mouse.knock, 0),                             \
+        STATE(device, mouse.rate, 100), STATE_ARRAY(device, mouse.rates, 0),                       \
         STATE(device, mouse.scale21, 0), STATE(device, mouse.remote, 0),                           \
         STATE(device, mouse.wrap, 0), STATE(device, mouse.reporting, 0),                           \
         STATE(device, mouse.buttons, 0), STATE(device, mouse.sent_buttons, 0),                     \

@@ -1,4 +1,5 @@
-/* The PS/2 mouse, with the wheel that Microsoft's IntelliMouse protocol adds. */
+/* The PS/2 mouse, with the wheel that Microsoft's IntelliMouse protocol adds, and the two buttons
+ * that IntelliMouse Explorer adds. */
 #include "dev/ps2.h"
 #include "util/util.h"
 
@@ -22,11 +23,14 @@ enum mouse_command {
 };
 
 #define WHEEL_ID      3
+#define EXPLORER_ID   4
 #define MOVED_MAX     100000 /* further than any report will ever tell */
 #define PACKETS_AHEAD 4
 
-/* These sample rates, set one after the other, make it a wheel mouse. */
-static const uint8_t wheel_knock[] = {200, 100, 80};
+/* Sample rates that, set one after the other, make it another mouse. */
+static const struct {
+    uint8_t rates[3], id;
+} knocks[] = {{{200, 100, 80}, WHEEL_ID}, {{200, 200, 80}, EXPLORER_ID}};
 
 static int32_t clamp(int64_t v, int32_t low, int32_t high)
 {
@@ -49,16 +53,18 @@ static void put_packet(struct ps2_mouse *m)
     int32_t dx = clamp(m->dx, -127, 127), dy = clamp(m->dy, -127, 127), dz = clamp(m->dz, -8, 7);
     m->dx -= dx;
     m->dy -= dy;
-    m->dz = m->id == WHEEL_ID ? m->dz - dz : 0;
+    m->dz = m->id ? m->dz - dz : 0;
     m->sent_buttons = m->buttons;
 
     dx = clamp(scale(m, dx), -255, 255);
     dy = clamp(scale(m, dy), -255, 255);
-    ps2_put(&m->queue, (uint8_t)(8 | m->buttons | (dx < 0 ? 0x10 : 0) | (dy < 0 ? 0x20 : 0)));
+    ps2_put(&m->queue, (uint8_t)(8 | (m->buttons & 7) | (dx < 0 ? 0x10 : 0) | (dy < 0 ? 0x20 : 0)));
     ps2_put(&m->queue, (uint8_t)dx);
     ps2_put(&m->queue, (uint8_t)dy);
     if (m->id == WHEEL_ID)
         ps2_put(&m->queue, (uint8_t)dz);
+    else if (m->id == EXPLORER_ID)
+        ps2_put(&m->queue, (uint8_t)((dz & 15) | (m->buttons & 0x18) << 1));
 }
 
 void ps2_mouse_report(struct ps2_mouse *m)
@@ -78,7 +84,7 @@ void ps2_mouse_nudge(struct ps2_mouse *m)
 
 void ps2_mouse_move(struct ps2_mouse *m, int dx, int dy, int dz, unsigned buttons)
 {
-    m->buttons = buttons & 7;
+    m->buttons = buttons & (m->id == EXPLORER_ID ? 0x1f : 7);
     if (!m->reporting && !m->remote)
         return;
     m->dx = clamp((int64_t)m->dx + dx, -MOVED_MAX, MOVED_MAX);
@@ -105,15 +111,13 @@ static void parameter(struct ps2_mouse *m, uint8_t byte)
     if (command == SET_RESOLUTION) {
         m->resolution = byte & 3;
     } else {
-        m->rate = byte;
-        if (byte == wheel_knock[m->knock])
-            m->knock++;
-        else
-            m->knock = byte == wheel_knock[0];
-        if (m->knock == ARRAY_SIZE(wheel_knock)) {
-            m->knock = 0;
-            m->id = WHEEL_ID;
+        for (unsigned i = 0; i < ARRAY_SIZE(knocks); i++) {
+            const uint8_t *rates = knocks[i].rates;
+            if (m->rates[1] == rates[0] && m->rates[0] == rates[1] && byte == rates[2])
+                m->id = knocks[i].id;
         }
+        m->rates[1] = m->rates[0];
+        m->rates[0] = m->rate = byte;
     }
     ps2_put(&m->queue, PS2_ACK);
 }
@@ -186,7 +190,7 @@ void ps2_mouse_write(struct ps2_mouse *m, uint8_t byte)
     case RESET:
         set_defaults(m);
         m->id = 0;
-        m->knock = 0;
+        m->rates[0] = m->rates[1] = 0;
         ps2_put(&m->queue, PS2_ACK);
         ps2_put(&m->queue, PS2_BAT_OK);
         ps2_put(&m->queue, 0);

@@ -12,7 +12,14 @@
 enum { KEY_LSHIFT = 0x2a, KEY_RSHIFT = 0x36, KEY_ALT = 0x38, KEY_RALT = 0xb8 };
 enum { KEY_CTRL = 0x1d, KEY_RCTRL = 0x9d, KEY_SYSRQ = 0x54, KEY_SCROLL_LOCK = 0x46 };
 enum { LED_CAPS = 4 };
-enum { RFB_LEFT = 1, RFB_MIDDLE = 2, RFB_RIGHT = 4, RFB_WHEEL_UP = 8, RFB_WHEEL_DOWN = 16 };
+enum {
+    RFB_LEFT = 1,
+    RFB_MIDDLE = 2,
+    RFB_RIGHT = 4,
+    RFB_WHEEL_UP = 8,
+    RFB_WHEEL_DOWN = 16,
+    RFB_BACK = 128
+};
 
 /* The bytes of one key event: they go to the keyboard together. */
 struct group {
@@ -189,9 +196,9 @@ void input_keysym(struct input *in, const void *viewer, uint32_t keysym, bool do
 void input_pointer(struct input *in, unsigned x, unsigned y, unsigned width, unsigned height,
                    unsigned rfb)
 {
-    /* i8042.h's MOUSE_LEFT, MOUSE_RIGHT, MOUSE_MIDDLE. */
-    unsigned buttons =
-        (rfb & RFB_LEFT ? 1 : 0) | (rfb & RFB_RIGHT ? 2 : 0) | (rfb & RFB_MIDDLE ? 4 : 0);
+    /* i8042.h's MOUSE_LEFT, MOUSE_RIGHT, MOUSE_MIDDLE, MOUSE_SIDE. */
+    unsigned buttons = (rfb & RFB_LEFT ? 1 : 0) | (rfb & RFB_RIGHT ? 2 : 0) |
+                       (rfb & RFB_MIDDLE ? 4 : 0) | (rfb & RFB_BACK ? 8 : 0);
     unsigned pressed = rfb & ~in->buttons;
     int dz = (pressed & RFB_WHEEL_DOWN ? 1 : 0) - (pressed & RFB_WHEEL_UP ? 1 : 0);
     if (!width || !height)

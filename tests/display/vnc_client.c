@@ -8,6 +8,7 @@
  *     paste=TEXT        the same without a pause between the keys
  *     key=NAME[+NAME]   press keys together: ctrl, alt, shift, del, f1 .. f12, a character
  *     move=X,Y          move the pointer; click=X,Y  press and release the left button there
+ *     point=X,Y,BUTTONS  the pointer there with RFB's mask of buttons: 8 and 16 turn the wheel
  *     wait=SECONDS      take updates for so long
  *     size=WxH          take updates until the screen has that size (20 s at most)
  *     save=FILE.png     what is seen now
@@ -144,7 +145,7 @@ static bool save(const rfbClient *client, const char *path)
 static bool obey(rfbClient *client, char *command)
 {
     char *value = strchr(command, '=');
-    int x, y;
+    int x, y, buttons;
     if (value)
         *value++ = 0;
     if (strcmp(command, "count") == 0)
@@ -165,6 +166,8 @@ static bool obey(rfbClient *client, char *command)
         return wait_for_size(client, x, y);
     if (strcmp(command, "move") == 0 && sscanf(value, "%d,%d", &x, &y) == 2)
         return SendPointerEvent(client, x, y, 0) && listen_for(client, 0.1);
+    if (strcmp(command, "point") == 0 && sscanf(value, "%d,%d,%d", &x, &y, &buttons) == 3)
+        return SendPointerEvent(client, x, y, buttons) && listen_for(client, 0.1);
     if (strcmp(command, "click") == 0 && sscanf(value, "%d,%d", &x, &y) == 2)
         return SendPointerEvent(client, x, y, 1) && listen_for(client, 0.1) &&
                SendPointerEvent(client, x, y, 0) && listen_for(client, 0.1);

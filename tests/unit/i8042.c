@@ -2,6 +2,7 @@
 
 #include "check.h"
 #include "fake_machine.h"
+#include "util/util.h"
 
 static struct fake_machine m;
 static struct probe irq1, irq12, a20;
@@ -183,10 +184,52 @@ static void test_mouse(void)
     fake_machine_end(&m);
 }
 
+static unsigned mouse_id(void)
+{
+    CHECK(mouse(0xf2) == 0x1fa);
+    return next() & 0xff;
+}
+
+static void knock(unsigned first, unsigned second, unsigned third)
+{
+    const unsigned rates[] = {first, second, third};
+    for (unsigned i = 0; i < ARRAY_SIZE(rates); i++)
+        CHECK(mouse(0xf3) == 0x1fa && mouse(rates[i]) == 0x1fa);
+}
+
+/* IntelliMouse Explorer: the fourth byte has a short wheel and two more buttons. */
+static void test_explorer(void)
+{
+    setup();
+    with_data(0x60, 0x47);
+    CHECK(mouse(0xf4) == 0x1fa);
+    i8042_mouse(kbc, 0, 0, 1, MOUSE_SIDE); /* which a standard mouse has not */
+    CHECK(next() == 0x108 && next() == 0x100 && next() == 0x100 && next() == EMPTY);
+    knock(200, 80, 200);
+    knock(200, 80, 80);
+    CHECK(mouse_id() == 4); /* the three in the middle */
+    i8042_mouse(kbc, 2, 1, 0, MOUSE_LEFT | MOUSE_EXTRA);
+    CHECK(next() == 0x109 && next() == 0x102 && next() == 0x101 && next() == 0x120);
+    i8042_mouse(kbc, 0, 0, -1, MOUSE_SIDE);
+    CHECK(next() == 0x108 && next() == 0x100 && next() == 0x100 && next() == 0x11f);
+    i8042_mouse(kbc, 0, 0, 9, 0);
+    CHECK(next() == 0x108 && next() == 0x100 && next() == 0x100 && next() == 0x107);
+    CHECK(next() == 0x108 && next() == 0x100 && next() == 0x100 && next() == 0x102);
+    CHECK(next() == EMPTY);
+    knock(200, 100, 80);
+    CHECK(mouse_id() == 3);
+    i8042_mouse(kbc, 0, 0, -1, MOUSE_EXTRA);
+    CHECK(next() == 0x108 && next() == 0x100 && next() == 0x100 && next() == 0x1ff);
+    CHECK(mouse(0xff) == 0x1fa && next() == 0x1aa && next() == 0x100);
+    CHECK(mouse(0xf3) == 0x1fa && mouse(80) == 0x1fa && mouse_id() == 0);
+    fake_machine_end(&m);
+}
+
 int main(void)
 {
     test_controller();
     test_keyboard();
     test_mouse();
+    test_explorer();
     return check_result();
 }

@@ -202,6 +202,8 @@ static void test_pointer(void)
     CHECK(moved_x == 10 && moved_y == 5 && buttons == 1);
     input_pointer(in, 110, 95, 640, 480, 2 | 4);
     CHECK(buttons == (2 | 4));
+    input_pointer(in, 110, 95, 640, 480, 128);
+    CHECK(buttons == 8);
     input_pointer(in, 110, 95, 640, 480, 8);
     CHECK(wheel == -1);
     input_pointer(in, 110, 95, 640, 480, 8);
