@@ -5,6 +5,21 @@
  */
 #include "bt/bt.h"
 
+/* 2 MiB that need no entries for their pages: false where one has to be made all the same. */
+static bool in_large(struct vcpu *cpu, unsigned context, bool write, uint64_t linear,
+                     uint64_t *addend)
+{
+    struct interp *in = cpu->interp;
+    const struct physmem *mem = cpu->machine->mem;
+    const struct tlb_entry *e = large_entry(in, context, write, linear);
+    if (!large_hit(in, e, linear) || in->watching)
+        return false;
+    const uint8_t *host = (const uint8_t *)(uintptr_t)(linear + e->addend);
+    *addend = e->addend;
+    return mem->populated[(uint64_t)(host - mem->ram) / POPULATE_SIZE] == PIECE_USED &&
+           !(write && physmem_page_flagged(mem, host));
+}
+
 int bt_fill(struct vcpu *cpu, struct bt_site *site)
 {
     struct bt *bt = cpu->bt;
@@ -17,13 +32,15 @@ int bt_fill(struct vcpu *cpu, struct bt_site *site)
         return bt_slow(cpu, site);
     if (site->write) {
         const struct tlb_write_entry *e = &in->write_tlb[context][slot];
-        if (e->tag != tag || *(const volatile uint8_t *)e->flags)
-            return bt_slow(cpu, site);
         addend = e->addend;
-    } else {
-        if (in->read_tlb[context][slot].tag != tag)
+        if ((e->tag != tag || *(const volatile uint8_t *)e->flags) &&
+            !in_large(cpu, context, true, linear, &addend))
             return bt_slow(cpu, site);
+    } else {
         addend = in->read_tlb[context][slot].addend;
+        if (in->read_tlb[context][slot].tag != tag &&
+            !in_large(cpu, context, false, linear, &addend))
+            return bt_slow(cpu, site);
     }
     bt_l1_enter(bt, context, site->write, linear, addend);
     return GO_RETRY;

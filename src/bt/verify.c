@@ -366,6 +366,14 @@ static bool tail_is_there(const struct bt *bt, const struct bt_block *b)
     return !b->tail || bt->page_id[!!(b->mode & BT_USER)][entry] == b->tail->id;
 }
 
+/* A rehearsal went further than the block did. If that part walked through page-table entries that
+ * it had stored itself, these have lost their accessed and dirty bits again: walk once more. */
+static void forget_walks(struct vcpu *cpu, const struct rehearsal *r)
+{
+    if (r->count)
+        interp_flush_tlb(cpu);
+}
+
 bool bt_verify_block(struct vcpu *cpu, struct bt_block *b, struct bt_exit **exit)
 {
     struct bt_verify *v = cpu->bt->verify;
@@ -374,10 +382,13 @@ bool bt_verify_block(struct vcpu *cpu, struct bt_block *b, struct bt_exit **exit
          strings = s->strings, go_on = true;
     copy_state(&v->before, cpu, s->vectors);
     int rehearsed = tail_is_there(cpu->bt, b) ? rehearse(cpu, b, s, 0) : REHEARSAL_ONCE;
+    if (rehearsed == REHEARSAL_ONCE)
+        forget_walks(cpu, v->rehearsal);
     int acted = act(cpu, b, exit, &go_on);
     if (rehearsed == REHEARSAL_ONCE) {
         v->once++;
     } else {
+        const struct rehearsal *whole = v->rehearsal;
         v->compared++;
         v->strings += strings;
         v->tails += b->tail != NULL;
@@ -390,6 +401,8 @@ bool bt_verify_block(struct vcpu *cpu, struct bt_block *b, struct bt_exit **exit
             bt_verify_report(cpu, b, vectors, rehearsed != 0, acted != 0);
             return false;
         }
+        if (!same)
+            forget_walks(cpu, whole);
     }
     if (acted)
         longjmp(cpu->interp->head.unwind, acted);

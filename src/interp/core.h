@@ -48,6 +48,11 @@ struct tlb_write_entry {
     uint64_t unused;
 };
 
+/* 2 MiB of a large page that is plain RAM: what the entries of its 4 KiB pages are filled from. */
+#define LARGE_ENTRIES 64
+#define LARGE_SHIFT   21
+#define LARGE_MASK    (~((UINT64_C(1) << LARGE_SHIFT) - 1))
+
 struct tlb_exec_entry {
     uint64_t tag;
     uint64_t gpa;
@@ -163,6 +168,7 @@ struct interp {
     struct tlb_entry read_tlb[TLB_CONTEXTS][TLB_ENTRIES];
     struct tlb_write_entry write_tlb[TLB_CONTEXTS][TLB_ENTRIES];
     struct tlb_exec_entry exec_tlb[TLB_CONTEXTS][TLB_ENTRIES];
+    struct tlb_entry large_tlb[TLB_CONTEXTS][2][LARGE_ENTRIES]; /* for reading, for writing */
     struct tlb_entry empty_read[TLB_ENTRIES];
     struct tlb_write_entry empty_write[TLB_ENTRIES];
 };
@@ -332,6 +338,19 @@ static inline void host_store(void *p, unsigned size, uint64_t value)
 static inline unsigned tlb_slot(const struct interp *in, uint64_t linear)
 {
     return (unsigned)(linear >> PAGE_SHIFT ^ in->tlb_tag[linear >> 63] * 37) & (TLB_ENTRIES - 1);
+}
+
+/* The entry in large_tlb that may hold `linear`, and whether it does. */
+static inline struct tlb_entry *large_entry(struct interp *in, unsigned context, bool write,
+                                            uint64_t linear)
+{
+    unsigned slot = (unsigned)(linear >> LARGE_SHIFT ^ in->tlb_tag[linear >> 63] * 37);
+    return &in->large_tlb[context][write][slot & (LARGE_ENTRIES - 1)];
+}
+
+static inline bool large_hit(const struct interp *in, const struct tlb_entry *e, uint64_t linear)
+{
+    return e->tag == ((linear & LARGE_MASK) | in->tlb_tag[linear >> 63]);
 }
 
 static inline bool tlb_hit(const struct interp *in, uint64_t tag, uint64_t linear, unsigned size)

@@ -109,17 +109,55 @@ static void note_global(struct interp *in, uint64_t linear, bool global)
     in->global_low |= !(linear >> 63) && global;
 }
 
+/* What lies around a byte of a large page at `gpa` is RAM from end to end, of which nothing is
+ * watched: one entry will do for the 2 MiB. */
+static void enter_large(struct vcpu *cpu, unsigned context, bool write, uint64_t linear,
+                        const struct translation *t, const uint8_t *host)
+{
+    struct interp *in = cpu->interp;
+    uint64_t base = t->gpa & LARGE_MASK;
+    if (t->page_size <= PAGE_SIZE || in->watching ||
+        !physmem_is_plain(cpu->machine->mem, base, UINT64_C(1) << LARGE_SHIFT) ||
+        (cpu->lapic && (lapic_mmio_address(cpu->lapic) & LARGE_MASK) == base))
+        return;
+    *large_entry(in, context, write, linear) = (struct tlb_entry){
+        (linear & LARGE_MASK) | in->tlb_tag[linear >> 63], (uint64_t)(uintptr_t)host - linear};
+}
+
 /* One page's part of an access: where it is, and whether it may stay in the TLB. */
 struct place {
     uint8_t *host; /* NULL: MMIO at gpa */
     uint64_t gpa;
 };
 
+static void enter(struct vcpu *cpu, unsigned context, bool write, uint64_t linear, uint8_t *host)
+{
+    struct interp *in = cpu->interp;
+    struct physmem *mem = cpu->machine->mem;
+    physmem_use(mem, host);
+    in->stats.tlb_fills++;
+    unsigned slot = tlb_slot(in, linear);
+    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
+    uint64_t addend = (uint64_t)(uintptr_t)host - linear;
+    if (write)
+        in->write_tlb[context][slot] = (struct tlb_write_entry){
+            tag, addend, (const uint8_t *)&mem->page_flags[physmem_page(mem, host)], 0};
+    else
+        in->read_tlb[context][slot] = (struct tlb_entry){tag, addend};
+}
+
 /* False: it faults with `*error`. */
 static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, struct place *out,
                           uint32_t *error)
 {
     struct interp *in = cpu->interp;
+    unsigned context = access & ACCESS_IMPLICIT ? TLB_SUPERVISOR : in->context;
+    const struct tlb_entry *large = large_entry(in, context, access & ACCESS_WRITE, linear);
+    if (large_hit(in, large, linear) && !in->watching) {
+        out->host = (uint8_t *)(uintptr_t)(linear + large->addend);
+        enter(cpu, context, access & ACCESS_WRITE, linear, out->host);
+        return true;
+    }
     struct translation t;
     if (!paging_translate(cpu, linear, access, &t, error))
         return false;
@@ -133,21 +171,10 @@ static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, st
         out->host = NULL;
         return true;
     }
-    physmem_use(cpu->machine->mem, place.host);
     note_large(cpu, linear, t.page_size);
     note_global(in, linear, t.global);
-    in->stats.tlb_fills++;
-    unsigned context = access & ACCESS_IMPLICIT ? TLB_SUPERVISOR : in->context;
-    unsigned slot = tlb_slot(in, linear);
-    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
-    uint64_t addend = (uint64_t)(uintptr_t)place.host - linear;
-    if (access & ACCESS_WRITE) {
-        uint64_t page = physmem_page(cpu->machine->mem, place.host);
-        in->write_tlb[context][slot] = (struct tlb_write_entry){
-            tag, addend, (const uint8_t *)&cpu->machine->mem->page_flags[page], 0};
-    } else {
-        in->read_tlb[context][slot] = (struct tlb_entry){tag, addend};
-    }
+    enter_large(cpu, context, access & ACCESS_WRITE, linear, &t, place.host);
+    enter(cpu, context, access & ACCESS_WRITE, linear, place.host);
     return true;
 }
 
@@ -520,6 +547,7 @@ static void clear_tlbs(struct interp *in)
     memset(in->read_tlb, 0, sizeof in->read_tlb);
     memset(in->write_tlb, 0, sizeof in->write_tlb);
     memset(in->exec_tlb, 0, sizeof in->exec_tlb);
+    memset(in->large_tlb, 0, sizeof in->large_tlb);
     memset(in->pcid_tag, 0, sizeof in->pcid_tag);
     in->generations = 0;
     in->wraps++;
@@ -625,15 +653,15 @@ void interp_flush_page(struct vcpu *cpu, uint64_t linear)
     if (!in)
         return;
     unsigned half = linear >> 63;
+    if (!half && in->global_low) { /* it goes from the entries of all PCIDs */
+        memset(in->pcid_tag, 0, sizeof in->pcid_tag);
+        in->pcid_tag[current_pcid(cpu)] = (uint16_t)in->tlb_tag[0];
+    }
     unsigned large = large_index(cpu, half);
     if (linear >= in->large[large].low && linear <= in->large[large].high) {
         flush_half(cpu, half);
         tell_flushed(cpu, half ? FLUSHED_HIGH : FLUSHED_LOW, 0);
         return;
-    }
-    if (!half && in->global_low) { /* it goes from the entries of all PCIDs */
-        memset(in->pcid_tag, 0, sizeof in->pcid_tag);
-        in->pcid_tag[current_pcid(cpu)] = (uint16_t)in->tlb_tag[0];
     }
     unsigned slot = tlb_slot(in, linear);
     for (unsigned c = 0; c < TLB_CONTEXTS; c++) {

@@ -145,6 +145,15 @@ static inline uint8_t *physmem_host_any(const struct physmem *mem, uint64_t gpa,
     return mem->region_count ? physmem_host_special(mem, gpa, len, write) : NULL;
 }
 
+/* Is [gpa, gpa + len) RAM, one piece of the host's, for reading and writing? */
+static inline bool physmem_is_plain(const struct physmem *mem, uint64_t gpa, uint64_t len)
+{
+    return (gpa >= LOW_MAP_END || !mem->low_mapped) &&
+           !atomic_load_explicit(&mem->a20_closed, memory_order_relaxed) &&
+           (gpa < mem->low_size || gpa >= HIGH_RAM_BASE) &&
+           physmem_host_any(mem, gpa, len, true) != NULL;
+}
+
 /* Host address of guest-physical `gpa` if all `len` bytes (no page crossing needed) are memory that
  * can be read, else NULL. */
 static inline uint8_t *physmem_host(const struct physmem *mem, uint64_t gpa, uint64_t len)

@@ -42,6 +42,46 @@ static void flush_all(void)
         check(name, see() == 1);                                                                   \
     } while (0)
 
+/* All 512 parts of a large page, of which each has a number in its first byte, plus `added`. */
+static bool parts_are(u64 large, u8 added)
+{
+    bool good = true;
+    for (unsigned i = 0; i < 512; i++)
+        good &= *(volatile u8 *)(large + ((u64)i << 12)) == (u8)(i + added);
+    return good;
+}
+
+/* What was used of a large page changes with the whole of it. */
+static void large_pages(void)
+{
+    const u64 large = VA + (2ul << 30), at[2] = {8 << 20, 10 << 20};
+    volatile u64 *pde = pte_of(root, 4, large, 2);
+    for (unsigned n = 0; n < 2; n++)
+        for (unsigned i = 0; i < 512; i++)
+            *(u8 *)(at[n] + ((u64)i << 12)) = (u8)(i + n);
+    *pde = at[0] | PTE_P | PTE_W | PTE_PS;
+    bool good = parts_are(large, 0);
+    check("reading a large page sets A, not D", good && (*pde & (PTE_A | PTE_D)) == PTE_A);
+    *(volatile u8 *)(large + 0x7001) = 1;
+    check("writing another part sets D", *pde & PTE_D);
+    *pde = at[1] | PTE_P | PTE_W | PTE_PS;
+    invlpg(large + 0x1ff000);
+    check("INVLPG of its last part drops all of them", parts_are(large, 1));
+    *pde = at[0] | PTE_P | PTE_PS;
+    WRITE_CR(3, READ_CR(3));
+    good = parts_are(large, 0);
+    TRY("movb $0, (%q0)", "b"(large + 0x9000));
+    check("MOV CR3, and it is read-only", good && fault.vector == 14 && fault.error == 3);
+    *pde = at[1] | PTE_P | PTE_W | PTE_PS | PTE_G;
+    invlpg(large);
+    good = parts_are(large, 1);
+    *pde = 0;
+    WRITE_CR(3, READ_CR(3));
+    invlpg(large + 0x3000);
+    TRY("mov (%q0), %%al", "b"(large + 0x4000));
+    check("a global one goes with INVLPG", good && fault.vector == 14 && fault.error == 0);
+}
+
 void guest_main(void)
 {
     root = (u64 *)READ_CR(3);
@@ -97,6 +137,7 @@ void guest_main(void)
     WRITE_CR(0, READ_CR(0) | 0x10000);
     TRY("movb $0, (%q0)", "b"(VA));
     check("WP on", fault.vector == 14);
+    large_pages();
     WRITE_CR(0, READ_CR(0) & ~0x10000ul);
 
     const bool pcid = cpuid(1, 0).c >> 17 & 1;
@@ -123,7 +164,8 @@ void guest_main(void)
         WRITE_CR(3, (word)second | 2 | 1ul << 63);
         WRITE_CR(3, a | 1); /* without bit 63: flushes PCID 1 */
         check("MOV CR3 flushes the PCID it loads", see() == 1);
-        /* INVLPG of one address drops all of a large page, also of a space that was away meanwhile. */
+        /* INVLPG of one address drops all of a large page, also of a space that was away meanwhile.
+         */
         const u64 large = VA + (1ul << 30), at[2] = {8 << 20, 10 << 20};
         volatile u64 *large_pde = pte_of(root, 4, large, 2), *word_there = (u64 *)(large + 0x5000);
         for (unsigned i = 0; i < 2; i++)
