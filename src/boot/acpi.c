@@ -139,7 +139,8 @@ static uint32_t facs(struct writer *w)
     return place(w, table, sizeof table, 64);
 }
 
-static uint32_t fadt(struct writer *w, uint32_t facs_at, uint32_t dsdt_at)
+static uint32_t fadt(struct writer *w, const struct boot_image *image, uint32_t facs_at,
+                     uint32_t dsdt_at)
 {
     uint8_t t[FADT_SIZE] = {0};
     put32(t + FADT_FACS, facs_at);
@@ -159,7 +160,7 @@ static uint32_t fadt(struct writer *w, uint32_t facs_at, uint32_t dsdt_at)
     put16(t + FADT_P_LVL2_LAT, LATENCY_NO_C2);
     put16(t + FADT_P_LVL3_LAT, LATENCY_NO_C3);
     t[FADT_CENTURY] = RTC_CENTURY;
-    put16(t + FADT_BOOT_ARCH, ARCH_LEGACY | ARCH_8042 | ARCH_NO_VGA);
+    put16(t + FADT_BOOT_ARCH, ARCH_LEGACY | ARCH_8042 | (image->text_mode ? 0 : ARCH_NO_VGA));
     put32(t + FADT_FLAGS,
           FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BTN | FADT_TMR_32BIT | FADT_RESET_SUP);
     put_address(t + FADT_RESET_REG, SPACE_SYSTEM_IO, 8, ACCESS_BYTE, ACPI_RESET_PORT);
@@ -241,7 +242,7 @@ int acpi_build(const struct boot_image *image, struct physmem *mem, struct tv_er
     uint32_t facs_at = facs(&w), dsdt_at = dsdt(&w, image);
     uint32_t tables[4];
     unsigned count = 0;
-    tables[count++] = fadt(&w, facs_at, dsdt_at);
+    tables[count++] = fadt(&w, image, facs_at, dsdt_at);
     tables[count++] = madt(&w, image);
     if (image->hpet)
         tables[count++] = hpet(&w);

@@ -43,7 +43,7 @@ static const uint8_t *table(uint64_t gpa, const char *signature, const char *dir
     return t;
 }
 
-static void acpi(unsigned vcpus, const char *directory)
+static void acpi(unsigned vcpus, bool text_mode, const char *directory)
 {
     const uint8_t *rsdp = at(RSDP_BASE);
     CHECK(!memcmp(rsdp, "RSD PTR ", 8));
@@ -57,7 +57,7 @@ static void acpi(unsigned vcpus, const char *directory)
     const uint8_t *fadt = table(get64(xsdt + 36), "FACP", directory);
     CHECK(get32(fadt + 56) == ACPI_PM1A_EVT && get64(fadt + 148 + 4) == ACPI_PM1A_EVT);
     CHECK(get32(fadt + 64) == ACPI_PM1A_CNT && get32(fadt + 76) == ACPI_PM_TMR);
-    CHECK(get16(fadt + 46) == 9);
+    CHECK(get16(fadt + 46) == 9 && !(get16(fadt + 109) & 4) == text_mode); /* no VGA */
     const uint8_t *facs = at(get32(fadt + 36));
     CHECK(!memcmp(facs, "FACS", 4) && get32(fadt + 36) % 64 == 0);
     table(get64(fadt + 140), "DSDT", directory);
@@ -120,9 +120,9 @@ int main(int argc, char **argv)
     CHECK(mem != NULL);
     static const unsigned counts[] = {64, 1, 2};
     for (unsigned i = 0; mem && i < 3; i++) {
-        const struct boot_image image = {.vcpus = counts[i], .hpet = true};
+        const struct boot_image image = {.vcpus = counts[i], .hpet = true, .text_mode = i % 2};
         CHECK(firmware_build(&image, mem, &err) == 0);
-        acpi(counts[i], argc > 1 ? argv[1] : NULL);
+        acpi(counts[i], image.text_mode, argc > 1 ? argv[1] : NULL);
         mp_table(counts[i]);
         smbios();
     }
