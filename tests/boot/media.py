@@ -28,13 +28,13 @@ def quietly(*command):
         sys.exit(f"{command[0]} failed:\n{done.stdout}")
 
 
-def initramfs(busybox, output, test=None, init="init", modules=None):
-    """An initial RAM disk with an init of this directory. TEST is a script's path or text."""
+def initramfs(busybox, output, test=None, init="init", modules=None, files=()):
+    """An initial RAM disk with an init of this directory. TEST is a script's path or text, FILES are more, as PATH=FILE."""
     if test and "\n" in test:
         with open(output + ".test", "w", encoding="ascii") as f:
             f.write(test)
         test = output + ".test"
-    files = ["/init=" + os.path.join(HERE, init)] + (["/test=" + test] if test else [])
+    files = ["/init=" + os.path.join(HERE, init), *files] + (["/test=" + test] if test else [])
     files += [f"/modules/{m}={os.path.join(modules, m)}" for m in sorted(os.listdir(modules))] if modules else []
     quietly(sys.executable, os.path.join(TOOLS, "mkinitramfs.py"), "--busybox", busybox, "--output", output,
             *(word for f in files for word in ("--add", f)))
