@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """fio on a disk: on the host itself, in a Trivisor guest with PVSCSI and with virtio, and in a QEMU TCG guest with virtio.
 
-    disk.py [--mode MODE] [--seconds S] [--rounds N] [--size MIB] [--only JOB,...] [--options OPTIONS] [--skip-qemu] [--json FILE] BUILD-DIR [GUESTS-DIR]
+    disk.py [--mode MODE] [--seconds S] [--rounds N] [--size MIB] [--only JOB,...] [--options OPTIONS] [--ide] [--skip-qemu] [--json FILE] BUILD-DIR [GUESTS-DIR]
 
 All with direct I/O on the same two raw files of the host's, one for small and one for large requests, which are in the host's page
 cache as such requests leave them there; the guests have one CPU and the same kernel. The host's own
@@ -152,6 +152,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="of which the best counts")
     parser.add_argument("--size", type=int, default=512, help="of the file, in MiB")
     parser.add_argument("--only", default="", help="jobs, separated by commas")
+    parser.add_argument("--ide", action="store_true", help="measure disks on IDE as well")
     parser.add_argument("--skip-qemu", action="store_true")
     parser.add_argument("--skip-host", action="store_true")
     parser.add_argument("--directory", help="where the file is to be")
@@ -174,6 +175,9 @@ def main():
         columns = {"direct": {}, "host": {}, "PVSCSI": {}, "virtio": {}, "TCG virtio": {}}
         guests = Guests(args, directory, images, job_file(jobs, args.seconds, 1, args.size))
         runs = {"PVSCSI": lambda: guest(guests.trivisor("pvscsi", "sd")), "virtio": lambda: guest(guests.trivisor("virtio", "vd"))}
+        if args.ide:
+            columns["IDE"] = {}
+            runs["IDE"] = lambda: guest(guests.trivisor("ide", "sd"))
         if not args.skip_qemu:
             runs["TCG virtio"] = lambda: guest(guests.qemu())
         if not args.skip_host:
