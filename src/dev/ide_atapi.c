@@ -127,6 +127,10 @@ static void cmd_request_sense(struct packet *p)
 
 static void cmd_inquiry(struct packet *p)
 {
+    if ((p->c[1] & 1) || p->c[2]) { /* no vital product data */
+        fail(p, ILLEGAL_REQUEST, ASC_INVALID_FIELD);
+        return;
+    }
     uint8_t *b = clear(p, 36);
     b[0] = 0x05; /* CD-ROM */
     b[1] = 0x80; /* removable */

@@ -441,6 +441,8 @@ static void test_cdrom(void)
     CHECK(length() == 36);
     read_port(CD, data, 36);
     CHECK(data[0] == 5 && !memcmp(data + 8, "Trivisor", 8));
+    packet((uint8_t[12]){0x12, 1, 0x80, 0, 36}, 0, 0xfffe);
+    CHECK(status(CD) & ERR && sense() == 0x524);
     packet((uint8_t[12]){0x25}, 0, 8);
     read_port(CD, data, 8);
     CHECK(data[2] << 8 == ((DISK_SIZE / 2048 - 1) & 0xff00) && data[6] == 8);
