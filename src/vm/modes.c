@@ -13,6 +13,7 @@
 #include "kvm/kvm.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/util.h"
 
 enum { INTERP, BT, HW, MODES };
 static const char *const mode_names[MODES] = {"interp", "bt", "hw"};
@@ -20,7 +21,8 @@ static const char *const mode_names[MODES] = {"interp", "bt", "hw"};
 /* ---- The loop in an engine of ours ---- */
 
 #define CODE_AT    0x1000
-#define ROUNDS     500000
+#define ROUNDS     50000
+#define RUNS       10 /* the best of which counts: on a busy host others run in between */
 #define LOOP_INSNS 4
 
 /* The same loop as the one that kvm/measure.c runs. */
@@ -63,11 +65,16 @@ static int measure_engine(const struct engine *engine, double *ns_per_instructio
     if (!m->mem || engine->machine_init(m, err) < 0 || engine->vcpu_init(cpu, err) < 0)
         goto out;
     physmem_write(m->mem, CODE_AT, loop_code, sizeof loop_code);
-    enter_protected_mode(cpu);
-    uint64_t start = host_ns();
-    enum vcpu_exit exit = engine->run(cpu, err);
-    *ns_per_instruction = (double)(host_ns() - start) / ((double)ROUNDS * LOOP_INSNS);
-    result = exit == VCPU_EXIT_HALT ? 0 : tv_fail(err, "mode %s failed its loop", engine->name);
+    uint64_t best = UINT64_MAX;
+    result = 0;
+    for (unsigned i = 0; i < RUNS && result == 0; i++) {
+        enter_protected_mode(cpu);
+        uint64_t start = host_ns();
+        if (engine->run(cpu, err) != VCPU_EXIT_HALT)
+            result = tv_fail(err, "mode %s failed its loop", engine->name);
+        best = MIN(best, host_ns() - start);
+    }
+    *ns_per_instruction = (double)best / ((double)ROUNDS * LOOP_INSNS);
 out:
     if (cpu && cpu->interp)
         engine->vcpu_fini(cpu);
