@@ -19,6 +19,7 @@
 #include "direct/internal.h"
 #include "interp/system.h"
 #include "util/clock.h"
+#include "util/tsc_fault.h"
 
 /* Selectors of ring 3 on the host, and on any Linux guest. */
 #define USER_CS      0x33
@@ -534,6 +535,7 @@ struct direct *direct_create(struct vcpu *cpu)
         return NULL;
     }
     d->cpu = cpu;
+    host_faults_tsc(); /* while there is little to fork */
     d->host_mask = xstate_host_mask();
     d->broken = xstate_size(d->host_mask) > 8192 - XSAVE_AREA_START;
     pthread_mutex_init(&d->kick_lock, NULL);
