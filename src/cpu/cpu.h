@@ -61,10 +61,13 @@ enum attention {
     ATT_SIPI = 1 << 3, /* vcpu.sipi_vector holds its vector */
     ATT_STOP = 1 << 4, /* the machine wants this thread: pause, reset, end, debugger */
     ATT_SMI = 1 << 5,
-    ATT_DEBUG = 1 << 6, /* breakpoints or watchpoints changed: drop what was cached */
+    ATT_DEBUG = 1 << 6,  /* breakpoints or watchpoints changed: drop what was cached */
+    ATT_CODE = 1 << 7,   /* somebody else wrote to a page that code was translated from */
     ATT_MEMORY = 1 << 8, /* the guest-physical map changed: drop translations and code */
-    ATT_CODE = 1 << 7,  /* somebody else wrote to a page that code was translated from */
 };
+/* Caches to be dropped before the next instruction: no reason to leave guest code for good, nor for
+ * a halted processor to wake. */
+#define ATT_CACHES ((uint32_t)(ATT_DEBUG | ATT_CODE | ATT_MEMORY))
 
 /* SDM vol. 3, 25.4.2 calls it activity state. */
 enum activity { ACTIVITY_RUNNING, ACTIVITY_HALTED, ACTIVITY_WAIT_SIPI, ACTIVITY_SHUTDOWN };
@@ -184,7 +187,8 @@ static inline void vcpu_notify(struct vcpu *cpu, uint32_t bits)
         cpu->wake(cpu);
 }
 
-/* A zeroed vCPU in pages of its own: the translator maps its tables near it. NULL: out of memory. */
+/* A zeroed vCPU in pages of its own: the translator maps its tables near it. NULL: out of memory.
+ */
 struct vcpu *vcpu_create(struct machine *m, unsigned index);
 void vcpu_destroy(struct vcpu *cpu);
 

@@ -302,7 +302,7 @@ static void after_block(struct vcpu *cpu, uint8_t shadow)
 
 static bool stops_run(struct vcpu *cpu, uint32_t attention)
 {
-    return attention & ~(uint32_t)(ATT_INTR | ATT_NMI | ATT_DEBUG | ATT_CODE | ATT_MEMORY);
+    return attention & ~(ATT_INTR | ATT_NMI | ATT_CACHES);
 }
 
 /*

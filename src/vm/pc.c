@@ -246,7 +246,7 @@ int pc_reset(struct tv_vm *vm, struct tv_error *err)
         return -1;
     for (unsigned i = 0; i < m->vcpu_count; i++) {
         struct vcpu *cpu = m->vcpus[i];
-        atomic_fetch_and(&cpu->attention, ATT_STOP | ATT_DEBUG | ATT_CODE | ATT_MEMORY);
+        atomic_fetch_and(&cpu->attention, ATT_STOP | ATT_CACHES);
         cpu_reset(cpu, false);
         if (vm->boot)
             boot_setup_cpu(cpu);

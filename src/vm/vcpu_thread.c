@@ -119,7 +119,7 @@ static void sleep_in_halt(struct vcpu_thread *thread)
     } else if ((old & ATT_NMI) && !cpu->nmi_blocked) {
         cpu->activity = ACTIVITY_RUNNING;
     } else {
-        sleep_on_attention(thread, ATT_MEMORY | (cpu->nmi_blocked ? ATT_NMI : 0));
+        sleep_on_attention(thread, ATT_CACHES | (cpu->nmi_blocked ? ATT_NMI : 0));
     }
 }
 
