@@ -11,8 +11,10 @@ import argparse
 import difflib
 import json
 import re
+import resource
 import subprocess
 import sys
+import time
 
 SKIP = 77  # what meson takes as "skipped"
 
@@ -49,6 +51,7 @@ def main():
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--verify", action="store_true", help="compare the translator with the interpreter")
     parser.add_argument("--status", type=int, default=1, help="exit status of a good run")
+    parser.add_argument("--idle", action="store_true", help="the guest sleeps: most of the time is nobody's")
     parser.add_argument("--timeout", type=float, default=60)
     parser.add_argument("--options", default="", help="more options for trivisor run")
     parser.add_argument("--append")
@@ -61,12 +64,14 @@ def main():
         print(f"mode {args.mode} is not available here")
         return SKIP
 
+    start = time.monotonic()
     try:
         done = subprocess.run(command(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, timeout=args.timeout)
         output, status, noise = done.stdout, done.returncode, done.stderr
     except subprocess.TimeoutExpired as e:
         output, status, noise = e.stdout or b"", None, e.stderr or b""
+    took, used = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     text = output.decode("latin-1")
     if args.write:
         with open(args.expected, "w", encoding="latin-1", newline="") as f:
@@ -88,6 +93,10 @@ def main():
     if status != wanted:
         good = False
         print("timed out" if status is None else f"exit status {status}", f"instead of {wanted}")
+    busy = used.ru_utime + used.ru_stime
+    if args.idle and busy > took / 2:
+        good = False
+        print(f"a guest that sleeps took {busy:.2f} s of {took:.2f}")
     if b"runtime error" in noise or b"Sanitizer" in noise:
         good = False
     if not good:
