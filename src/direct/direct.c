@@ -19,7 +19,6 @@
 #include "direct/internal.h"
 #include "interp/system.h"
 #include "util/clock.h"
-#include "util/tsc_fault.h"
 
 /* Selectors of ring 3 on the host, and on any Linux guest. */
 #define USER_CS      0x33
@@ -99,20 +98,27 @@ static ucontext_t *frame_of(const struct stub *stub)
     return on_stack(stub, stub_report(stub)->context, offsetof(ucontext_t, uc_sigmask) + 8);
 }
 
+/* Let the stub run from `rip`, where nothing is or code of ours: the signal that ends it. 0: it is
+ * gone. */
+static uint32_t run_from(const struct space *s, uint64_t rip)
+{
+    struct stub stub = s->stub;
+    ucontext_t *uc = frame_of(&stub);
+    if (!uc)
+        return 0;
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)rip;
+    stub_control(&stub)->frame = stub_report(&stub)->context;
+    stub_follow(&stub);
+    return stub_resume(&stub) ? stub_report(&stub)->signal : 0;
+}
+
 /* What a run costs in which the guest does nothing: a fault at the first instruction. */
 static uint64_t measure_trap(const struct space *s)
 {
-    struct stub stub = s->stub;
     uint64_t best = UINT64_MAX;
     for (unsigned i = 0; i < 5; i++) {
-        ucontext_t *uc = frame_of(&stub);
-        if (!uc)
-            return 0;
-        uc->uc_mcontext.gregs[REG_RIP] = 0;
-        stub_control(&stub)->frame = stub_report(&stub)->context;
-        stub_follow(&stub);
         uint64_t start = host_ns();
-        if (!stub_resume(&stub))
+        if (!run_from(s, 0))
             return 0;
         uint64_t took = host_ns() - start;
         best = MIN(best, took);
@@ -120,18 +126,16 @@ static uint64_t measure_trap(const struct space *s)
     return best;
 }
 
-/* Do breakpoints stop a stub? Some hosts accept them and do nothing. */
-static bool breakpoints_work(const struct space *s)
+/* Some hosts accept breakpoints and PR_SET_TSC, and do nothing. */
+static void try_host(struct direct *d, const struct space *s)
 {
     struct stub stub = s->stub;
-    uint64_t site = stub.base + (uint64_t)(direct_stub_probe - direct_stub_code);
-    ucontext_t *uc = frame_of(&stub);
-    if (!uc || !stub_break_at(&stub, &site, 1))
-        return false;
-    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)site;
-    stub_control(&stub)->frame = stub_report(&stub)->context;
-    return stub_resume(&stub) && stub_report(&stub)->signal == SIGTRAP &&
-           stub_break_at(&stub, NULL, 0);
+    uint64_t code = stub.base - (uint64_t)direct_stub_code;
+    uint64_t site = code + (uint64_t)direct_stub_probe;
+    d->tsc_faults = run_from(s, code + (uint64_t)direct_stub_rdtsc) == SIGSEGV;
+    d->breakpoints = stub_break_at(&stub, &site, 1) && run_from(s, site) == SIGTRAP &&
+                     stub_break_at(&stub, NULL, 0);
+    d->host_tried = true;
 }
 
 static void new_window(struct space *s, uint64_t now)
@@ -160,8 +164,8 @@ static bool start_stub(struct direct *d, struct space *s)
         d->broken = true;
         return false;
     }
-    if (d->breakpoints == UNKNOWN)
-        d->breakpoints = breakpoints_work(s) ? YES : NO;
+    if (!d->host_tried)
+        try_host(d, s);
     d->stats.stubs++;
     s->tag = 0;
     s->trap_ns = measure_trap(s);
@@ -535,7 +539,6 @@ struct direct *direct_create(struct vcpu *cpu)
         return NULL;
     }
     d->cpu = cpu;
-    host_faults_tsc(); /* while there is little to fork */
     d->host_mask = xstate_host_mask();
     d->broken = xstate_size(d->host_mask) > 8192 - XSAVE_AREA_START;
     pthread_mutex_init(&d->kick_lock, NULL);

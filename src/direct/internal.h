@@ -56,10 +56,10 @@ struct direct {
     struct space *current; /* with the CR3 of now; NULL: unknown */
     uint64_t clock;
     uint64_t last_cr3, last_entries, last_ns;
-    bool broken;                           /* the host does not let us start processes */
-    enum { UNKNOWN, NO, YES } breakpoints; /* do they stop a stub? */
-    uint64_t *mapped;                      /* bit set: the page may be mapped in some stub */
-    uint64_t host_mask;                    /* XSAVE components of the host's signal frames */
+    bool broken;                              /* the host does not let us start processes */
+    bool host_tried, breakpoints, tsc_faults; /* do they stop a stub? */
+    uint64_t *mapped;                         /* bit set: the page may be mapped in some stub */
+    uint64_t host_mask;                       /* XSAVE components of the host's signal frames */
     pthread_mutex_t kick_lock;
     pid_t running; /* under kick_lock: to be kicked */
     struct direct_stats stats;

@@ -18,7 +18,6 @@
 #include "dev/lapic.h"
 #include "direct/internal.h"
 #include "util/thread_bases.h"
-#include "util/tsc_fault.h"
 
 #define AROUND   16 /* pages that are mapped together */
 #define PF_WRITE 2u
@@ -126,14 +125,14 @@ static const uint8_t *after_f3(const uint8_t *start, const uint8_t *escape)
  * write; RDTSC and RDTSCP where they cannot be made to fault. A page that has such bytes, be they
  * code or not, is left to the translator. docs/direct.md tells of the others.
  */
-static const uint8_t *find_sensitive(const uint8_t *p, const uint8_t *end)
+static const uint8_t *find_sensitive(const struct direct *d, const uint8_t *p, const uint8_t *end)
 {
     const uint8_t *start = p;
     while (end - p > 2 && (p = memchr(p, 0x0f, (size_t)(end - p) - 1))) {
         uint8_t opcode = p[1], modrm = p + 2 < end ? p[2] : 0;
         if (opcode == 0xa2 || ((opcode == 2 || opcode == 3) && modrm >= 0xc0) ||
             (opcode == 1 && modrm == 0xef) ||
-            ((opcode == 0x31 || (opcode == 1 && modrm == 0xf9)) && !host_faults_tsc()))
+            ((opcode == 0x31 || (opcode == 1 && modrm == 0xf9)) && !d->tsc_faults))
             return p;
         bool with_f3 = (opcode == 0xc7 && modrm >= 0xf8) ||
                        (opcode == 0xae && modrm >= 0xd0 && modrm < 0xe0 && !host_keeps_bases());
@@ -146,13 +145,13 @@ static const uint8_t *find_sensitive(const uint8_t *p, const uint8_t *end)
 }
 
 /* An instruction that lies in both pages, `low` in front of `high`. */
-static bool straddler_is_sensitive(const uint8_t *low, const uint8_t *high)
+static bool straddler_is_sensitive(const struct direct *d, const uint8_t *low, const uint8_t *high)
 {
     enum { REACH = 4 };
     uint8_t bytes[2 * REACH];
     memcpy(bytes, low + PAGE_SIZE - REACH, REACH);
     memcpy(bytes + REACH, high, REACH);
-    return find_sensitive(bytes, bytes + sizeof bytes) != NULL;
+    return find_sensitive(d, bytes, bytes + sizeof bytes) != NULL;
 }
 
 /* The bytes of a page if it is mapped for execution. */
@@ -177,9 +176,9 @@ static bool break_at_sites(const struct direct *d, struct space *s, uint64_t lin
 {
     uint64_t sites[STUB_SITES];
     unsigned count = 0;
-    if (d->breakpoints != YES || reads_tsc(page))
+    if (!d->breakpoints || reads_tsc(page))
         return false;
-    for (const uint8_t *p = page; (p = find_sensitive(p, page + PAGE_SIZE)); p += 2) {
+    for (const uint8_t *p = page; (p = find_sensitive(d, p, page + PAGE_SIZE)); p += 2) {
         if (count == STUB_SITES)
             return false;
         sites[count++] = linear + (uint64_t)(p - page);
@@ -211,9 +210,9 @@ static bool may_run(const struct direct *d, struct space *s, uint64_t linear, co
 {
     const uint8_t *before = executable(d, s, linear - PAGE_SIZE);
     const uint8_t *behind = executable(d, s, linear + PAGE_SIZE);
-    return !(before && straddler_is_sensitive(before, page)) &&
-           !(behind && straddler_is_sensitive(page, behind)) &&
-           (!find_sensitive(page, page + PAGE_SIZE) || break_at_sites(d, s, linear, page));
+    return !(before && straddler_is_sensitive(d, before, page)) &&
+           !(behind && straddler_is_sensitive(d, page, behind)) &&
+           (!find_sensitive(d, page, page + PAGE_SIZE) || break_at_sites(d, s, linear, page));
 }
 
 static uint64_t *refused_slot(struct space *s, uint64_t linear)

@@ -23,8 +23,10 @@
 
         .section .rodata
         .balign 16
-        .globl  direct_stub_code, direct_stub_end, direct_stub_enter, direct_stub_handler, direct_stub_probe
-        .hidden direct_stub_code, direct_stub_end, direct_stub_enter, direct_stub_handler, direct_stub_probe
+        .globl  direct_stub_code, direct_stub_end, direct_stub_enter, direct_stub_handler
+        .globl  direct_stub_probe, direct_stub_rdtsc
+        .hidden direct_stub_code, direct_stub_end, direct_stub_enter, direct_stub_handler
+        .hidden direct_stub_probe, direct_stub_rdtsc
 direct_stub_code:
 
 /* Jumped to once, in the child that is to become the stub: leave nothing mapped but these pages,
@@ -150,6 +152,10 @@ trespass:
 /* Run with a breakpoint here: does the host stop in front of it? */
 direct_stub_probe:
         nop
+        ud2
+/* Does this fault? */
+direct_stub_rdtsc:
+        rdtsc
         ud2
 direct_stub_end:
 

@@ -97,7 +97,8 @@ _Static_assert(sizeof(struct stub_control) <= STUB_REPORT - STUB_CONTROL, "struc
 
 /* The code, position-independent, and offsets in it. */
 extern const uint8_t direct_stub_code[], direct_stub_end[];
-extern const uint8_t direct_stub_enter[], direct_stub_handler[], direct_stub_probe[];
+extern const uint8_t direct_stub_enter[], direct_stub_handler[], direct_stub_probe[],
+    direct_stub_rdtsc[];
 
 #endif
 #endif
