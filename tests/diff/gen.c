@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "cpu/xstate.h"
 #include "diff.h"
 
 struct generator {
@@ -92,6 +93,7 @@ static bool unwanted(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
     case ZYDIS_MNEMONIC_RDPRU:
     case ZYDIS_MNEMONIC_RDPID:
     case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_INVPCID: /* guests have it whatever the host has */
     case ZYDIS_MNEMONIC_RDRAND:
     case ZYDIS_MNEMONIC_RDSEED:
     case ZYDIS_MNEMONIC_XGETBV:
@@ -352,6 +354,20 @@ static void fill_lane(struct generator *g, uint8_t *lane, unsigned kind)
     }
 }
 
+/* Registers, or upper parts of them, that the host's processor does not have. */
+static void clear_missing(struct state *s)
+{
+    uint64_t host = xstate_host_mask();
+    unsigned width = host >> XSTATE_ZMM_HI256 & 1 ? 64 : host >> XSTATE_AVX & 1 ? 32 : 16;
+    unsigned count = host >> XSTATE_HI16_ZMM & 1 ? 32 : 16;
+    for (unsigned i = 0; i < 32; i++) {
+        unsigned kept = i < count ? width : 0;
+        memset(s->zmm[i] + kept, 0, 64 - kept);
+    }
+    if (!(host >> XSTATE_OPMASK & 1))
+        memset(s->k, 0, sizeof s->k);
+}
+
 static void fill_state(struct generator *g, struct state *s, unsigned bits)
 {
     bool is64 = bits == 64;
@@ -385,6 +401,7 @@ static void fill_state(struct generator *g, struct state *s, unsigned bits)
         fill_lane(g, s->zmm[i], below(g, 5));
     for (unsigned i = 0; i < 8; i++)
         s->k[i] = chance(g, 30) ? ~UINT64_C(0) : r64(g);
+    clear_missing(s);
     s->mxcsr = 0x1f80 | (r64(g) & 0x8040) | (r64(g) & 0x6000);
     if (chance(g, 5))
         s->mxcsr &= ~(uint32_t)(r64(g) & 0x1f80);
