@@ -98,6 +98,7 @@ struct tv_config {
      * for it; NULL: none. */
     const char *perf_map;
     const char *symbols; /* for it: names of guest addresses, as in System.map; NULL: none */
+    const char *monitor; /* a UNIX socket that takes the commands of tv_vm_command(); NULL: none */
     const char *gdb;     /* HOST:PORT: wait for a debugger before the first instruction */
 };
 
@@ -136,9 +137,20 @@ TV_API void tv_vm_wait(struct tv_vm *vm, struct tv_exit *out);
 TV_API void tv_vm_stop(struct tv_vm *vm);
 TV_API int tv_vm_pause(struct tv_vm *vm, struct tv_error *err);
 TV_API int tv_vm_resume(struct tv_vm *vm, struct tv_error *err);
+/*
+ * Put another medium into a CD-ROM or floppy drive, or take it out (`medium->path` NULL). `drive`
+ * is "cdrom", "floppy", or with a number one of several: "cdrom2". Of `medium` path, format,
+ * read_only and snapshot count. A guest may have locked the tray: then it is asked to let the
+ * medium go, and this fails, unless `force`.
+ */
+TV_API int tv_vm_change_medium(struct tv_vm *vm, const char *drive, const struct tv_drive *medium,
+                               bool force, struct tv_error *err);
 /* Hardware reset, and the ACPI power button. */
 TV_API void tv_vm_reset(struct tv_vm *vm);
 TV_API void tv_vm_power_button(struct tv_vm *vm);
+/* One command of the monitor, such as "eject cdrom" ("help" lists them). What it has to say goes to
+ * `out`, in lines. */
+TV_API int tv_vm_command(struct tv_vm *vm, const char *line, FILE *out, struct tv_error *err);
 TV_API void tv_vm_print_stats(struct tv_vm *vm, FILE *out);
 /* Stops it where it still runs. */
 TV_API void tv_vm_destroy(struct tv_vm *vm);

@@ -9,6 +9,7 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_GUEST_RESET = 3 };
 int cmd_run(int argc, char **argv);
 int cmd_modes(int argc, char **argv);
 int cmd_disk(int argc, char **argv);
+int cmd_monitor(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 /* Print "trivisor: ..." on stderr and return EXIT_FAILED or EXIT_USAGE (with a hint at --help). */

@@ -168,6 +168,7 @@ enum option_id {
     OPT_VNC_PASSWORD,
     OPT_KEYBOARD,
     OPT_SCREENSHOT,
+    OPT_MONITOR,
     OPT_QUIET,
 };
 
@@ -205,6 +206,7 @@ static const struct option options[] = {
     {"vnc-password", required_argument, NULL, OPT_VNC_PASSWORD},
     {"keyboard", required_argument, NULL, OPT_KEYBOARD},
     {"screenshot", required_argument, NULL, OPT_SCREENSHOT},
+    {"monitor", required_argument, NULL, OPT_MONITOR},
     {"quiet", no_argument, NULL, OPT_QUIET},
     {NULL, 0, NULL, 0},
 };
@@ -410,6 +412,9 @@ static int parse_option(struct run_options *o, int id)
     case OPT_SCREENSHOT:
         o->screenshot = optarg;
         c->screenshot = true;
+        return EXIT_OK;
+    case OPT_MONITOR:
+        c->monitor = optarg;
         return EXIT_OK;
     case OPT_QUIET:
         o->quiet = true;

@@ -7,7 +7,7 @@
 #include "cli/cli.h"
 
 static const char help[] =
-    "usage: trivisor run [VM.vmx] OPTION... | disk VERB... | modes [--json] | version\n"
+    "usage: trivisor run [VM.vmx] OPTION... | disk VERB | monitor | modes | version\n"
     "  --kernel FILE       Linux bzImage, PVH ELF or Multiboot image to start\n"
     "  --initrd FILE       initial RAM disk (Multiboot: a module; may be repeated)\n"
     "  --append TEXT       kernel command line\n"
@@ -15,11 +15,11 @@ static const char help[] =
     "  --cpus N            number of processors (default 1)\n"
     "  --mode MODE         auto (default: the fastest measured), bt, interp or hw\n"
     "  --require MODE      fail rather than run in another mode\n"
-    "  --tcache SIZE       translation cache of each CPU in mode bt (default 64M)\n"
-    "  --bt-opt LIST       leave out optimizations: -flags,-links,... or none\n"
+    "  --tcache SIZE       translation cache of a CPU in bt (64M); --bt-opt LIST\n"
     "  --cpu NAME[,+F,-F]  host, max, x86-64-v1 .. v4; --hypervisor vmware or none\n"
     "  --serial WHERE      COM1: stdio (Ctrl-A H helps), none, pty, file:P, unix:P\n"
     "  --display WHERE     none, vnc, web, with =HOST:PORT; --vga, --screenshot FILE\n"
+    "  --monitor PATH      a socket for commands: trivisor monitor PATH help\n"
     "  --debug-exit PORT   a guest write of v to PORT ends with status (v<<1)|1\n"
     "  --no-reboot         a guest reset or triple fault ends with status 3\n"
     "  --on-panic ACTION   a guest panic: notify (default) or exit (status 4)\n"
@@ -57,8 +57,11 @@ int cli_usage_error(const char *fmt, ...)
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
-} commands[] = {
-    {"run", cmd_run}, {"modes", cmd_modes}, {"disk", cmd_disk}, {"version", cmd_version}};
+} commands[] = {{"run", cmd_run},
+                {"modes", cmd_modes},
+                {"disk", cmd_disk},
+                {"monitor", cmd_monitor},
+                {"version", cmd_version}};
 
 static int finish(int status)
 {

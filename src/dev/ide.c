@@ -417,13 +417,23 @@ void ide_attach(struct ide *ide, unsigned unit, struct disk *disk, bool cdrom)
     reset_drive(d, false);
 }
 
-bool ide_change_medium(struct ide *ide, unsigned unit, struct disk *disk)
+bool ide_tray_locked(const struct ide *ide, unsigned unit)
+{
+    return ide->channels[unit >> 1 & 1].drives[unit & 1].locked;
+}
+
+bool ide_tray_open(const struct ide *ide, unsigned unit)
+{
+    return ide->channels[unit >> 1 & 1].drives[unit & 1].tray_open;
+}
+
+bool ide_change_medium(struct ide *ide, unsigned unit, struct disk *disk, bool force)
 {
     struct ide_channel *ch = &ide->channels[unit >> 1 & 1];
     struct ide_drive *d = &ch->drives[unit & 1];
     if (!d->present || !d->cdrom)
         return false;
-    if (d->locked) { /* the button asks the guest, which may unlock and open the tray */
+    if (d->locked && !force) { /* the button asks the guest, which may unlock and open the tray */
         d->event = EVENT_EJECT_REQUEST;
         return false;
     }

@@ -19,8 +19,11 @@ struct ide *ide_create(struct device_env *env, struct pci_bus *bus, struct irq_l
  * without a medium. */
 void ide_attach(struct ide *ide, unsigned unit, struct disk *disk, bool cdrom);
 /* Another medium in a CD-ROM drive, or none. Device lock held; false: the unit is no CD-ROM drive
- * or its tray is locked (the guest is told of the wish) or it is busy. The old disk may be closed
- * when this returns true. */
-bool ide_change_medium(struct ide *ide, unsigned unit, struct disk *disk);
+ * or it is busy or, without `force`, its tray is locked (the guest is told of the wish). The old
+ * disk may be closed when this returns true. */
+bool ide_change_medium(struct ide *ide, unsigned unit, struct disk *disk, bool force);
+/* Has the guest locked the tray; has it opened it? Device lock held. */
+bool ide_tray_locked(const struct ide *ide, unsigned unit);
+bool ide_tray_open(const struct ide *ide, unsigned unit);
 
 #endif

@@ -1,51 +1,17 @@
 /* The back end that listens on a unix socket, for one client at a time. */
-#include <errno.h>
 #include <poll.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "ui/backend.h"
-#include "util/error.h"
-
-/* A socket that a dead process left behind is in the way; one that answers is somebody else's. */
-static bool stale(const struct sockaddr_un *address)
-{
-    struct stat st;
-    if (lstat(address->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
-        return false;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return false;
-    bool refused =
-        connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 && errno == ECONNREFUSED;
-    close(fd);
-    return refused;
-}
+#include "ui/unix_listen.h"
 
 static int unix_open(struct chardev *dev, const char *path, struct tv_error *err)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (!path || !*path)
-        return tv_fail(err, "--serial unix: no socket name; use unix:PATH");
-    if (strlen(path) >= sizeof address.sun_path)
-        return tv_fail(err, "%s: too long for a socket's name (at most %zu bytes)", path,
-                       sizeof address.sun_path - 1);
-    strcpy(address.sun_path, path);
-
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = unix_listen(path, 0777, "--serial unix", err);
     if (fd < 0)
-        return tv_fail_errno(err, errno, "cannot create a socket");
-    if (stale(&address))
-        unlink(path);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 1) < 0) {
-        int error = errno;
-        close(fd);
-        return tv_fail_errno(err, error, "%s: cannot listen there", path);
-    }
+        return -1;
     dev->listen_fd = dev->in_fd = fd;
     dev->name = strdup(path);
     return 0;

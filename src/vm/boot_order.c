@@ -65,8 +65,7 @@ static int add_name(const struct tv_config *c, struct boot_list *list, const cha
             return 0;
         unsigned count = add_kind(c, list, k, number);
         if (number > count)
-            return tv_fail(err, "boot order: there is no %s; the machine has %u of the kind", word,
-                           count);
+            return tv_fail(err, "there is no %s; the machine has %u of the kind", word, count);
         return 1;
     }
     return 0;
@@ -132,6 +131,31 @@ static const char *value_of(const char *word, const char *key)
 {
     size_t length = strlen(key);
     return strncmp(word, key, length) == 0 && word[length] == '=' ? word + length + 1 : NULL;
+}
+
+int boot_drive_named(const struct tv_config *c, const char *name, struct tv_error *err)
+{
+    struct boot_list list = {.count = 0};
+    int result = add_name(c, &list, name, err);
+    if (result < 0)
+        return -1;
+    if (!list.count)
+        return tv_fail(err,
+                       result ? "the machine has no %s drive"
+                              : "'%s': want disk, cdrom or floppy, with a number for one of "
+                                "several",
+                       name);
+    return list.drives[0];
+}
+
+void boot_drive_name(const struct tv_config *c, size_t drive, char *name, size_t size)
+{
+    unsigned number = 0, kind = 0;
+    for (size_t i = 0; i <= drive; i++)
+        number += c->drives[i].media == c->drives[drive].media;
+    while (!kinds[kind].drives || kinds[kind].media != c->drives[drive].media)
+        kind++;
+    snprintf(name, size, number > 1 ? "%s%u" : "%s", kinds[kind].name, number);
 }
 
 int boot_choice_parse(const struct tv_config *c, struct boot_choice *choice, struct tv_error *err)

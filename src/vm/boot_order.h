@@ -34,6 +34,11 @@ struct boot_choice {
 int boot_choice_parse(const struct tv_config *config, struct boot_choice *choice,
                       struct tv_error *err);
 
+/* The number in config.drives of "disk", "cdrom2" and the like. -1 with `err` filled. */
+int boot_drive_named(const struct tv_config *config, const char *name, struct tv_error *err);
+/* The same the other way: "cdrom2". */
+void boot_drive_name(const struct tv_config *config, size_t drive, char *name, size_t size);
+
 /* The list as the lines of fw_cfg's "bootorder": `size` bytes at `text`, which is large enough for
  * DRIVES_MAX paths. Returns the length; with it goes a final zero. */
 size_t boot_list_print(const struct tv_vm *vm, const struct boot_list *list, char *text,

@@ -3,6 +3,9 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
 #include "dev/fdc.h"
 #include "dev/ide.h"
@@ -10,6 +13,7 @@
 #include "dev/rtc.h"
 #include "dev/virtio_blk.h"
 #include "util/error.h"
+#include "vm/boot_order.h"
 #include "vm/fw_kernel.h"
 
 /* The first CD-ROM is the secondary master, as systems and people expect. */
@@ -50,9 +54,11 @@ static void no_space(void *opaque, const char *message)
     vm_request(vm, REQUEST_NO_SPACE);
 }
 
-static int open_image(struct tv_vm *vm, size_t i, struct tv_error *err)
+/* `disk` NULL: the drive has no medium. */
+static int open_image(struct tv_vm *vm, const struct tv_drive *d, struct disk **disk,
+                      struct tv_error *err)
 {
-    const struct tv_drive *d = &vm->config.drives[i];
+    *disk = NULL;
     if (!d->path)
         return 0;
     const struct disk_options options = {.read_only = d->read_only,
@@ -63,8 +69,8 @@ static int open_image(struct tv_vm *vm, size_t i, struct tv_error *err)
                                                                                : "raw",
                                          .no_space = no_space,
                                          .opaque = vm};
-    vm->disks[i] = disk_open(d->path, &options, err);
-    return vm->disks[i] ? 0 : -1;
+    *disk = disk_open(d->path, &options, err);
+    return *disk ? 0 : -1;
 }
 
 /* The next free place for a disk or a CD-ROM on the two IDE channels; -1: none. */
@@ -80,7 +86,7 @@ static int ide_unit(unsigned taken, enum tv_drive_media media)
 
 static int attach_ide(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
 {
-    struct ide *ide = ide_create(&vm->env, pci, vm->isa_irq(vm, 14), vm->isa_irq(vm, 15));
+    struct ide *ide = vm->ide = ide_create(&vm->env, pci, vm->isa_irq(vm, 14), vm->isa_irq(vm, 15));
     if (!ide)
         return tv_fail(err, "out of memory");
     unsigned taken = 0;
@@ -96,15 +102,26 @@ static int attach_ide(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *er
                 return tv_fail(err, "%s: IDE has room for %d drives; use if=pvscsi or if=virtio",
                                d->path ? d->path : "CD-ROM", IDE_UNITS);
             taken |= 1u << unit;
+            vm->drive_units[i] = (uint8_t)unit;
             ide_attach(ide, (unsigned)unit, vm->disks[i], d->media == TV_DRIVE_CDROM);
             name_drive(vm, i, "ide@1,1/drive@%d/disk@%d", unit / 2, unit % 2);
         }
     return 0;
 }
 
+static int check_floppy(const struct tv_drive *d, const struct disk *disk, struct tv_error *err)
+{
+    if (!disk || fdc_drive_type(disk_size(disk)))
+        return 0;
+    return tv_fail(err,
+                   "%s: no floppy has %" PRIu64 " bytes; want an image of 160, 180, 320, "
+                   "360, 720, 1200, 1440, 1680, 1722 or 2880 KiB",
+                   d->path, disk_size(disk));
+}
+
 static int attach_floppies(struct tv_vm *vm, struct tv_error *err)
 {
-    struct fdc *fdc = fdc_create(&vm->env, vm->dma, vm->isa_irq(vm, 6));
+    struct fdc *fdc = vm->fdc = fdc_create(&vm->env, vm->dma, vm->isa_irq(vm, 6));
     if (!fdc)
         return tv_fail(err, "out of memory");
     unsigned unit = 0;
@@ -115,12 +132,10 @@ static int attach_floppies(struct tv_vm *vm, struct tv_error *err)
         if (unit == FDC_DRIVES)
             return tv_fail(err, "%s: there is room for %d floppy drives",
                            d->path ? d->path : "floppy", FDC_DRIVES);
-        if (vm->disks[i] && !fdc_drive_type(disk_size(vm->disks[i])))
-            return tv_fail(err,
-                           "%s: no floppy has %" PRIu64 " bytes; want an image of 160, 180, 320, "
-                           "360, 720, 1200, 1440, 1680, 1722 or 2880 KiB",
-                           d->path, disk_size(vm->disks[i]));
+        if (check_floppy(d, vm->disks[i], err) < 0)
+            return -1;
         name_drive(vm, i, "isa@1/fdc@03f0/floppy@%u", unit);
+        vm->drive_units[i] = (uint8_t)unit;
         fdc_attach(fdc, unit++, vm->disks[i]);
     }
     return 0;
@@ -190,7 +205,7 @@ int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct
     if (c->drive_count > DRIVES_MAX)
         return tv_fail(err, "%zu drives: at most %d are possible", c->drive_count, DRIVES_MAX);
     for (size_t i = 0; i < c->drive_count; i++) {
-        if (open_image(vm, i, err) < 0)
+        if (open_image(vm, &c->drives[i], &vm->disks[i], err) < 0)
             return -1;
         if (c->drives[i].media == TV_DRIVE_DISK) {
             if (c->drives[i].interface == TV_INTERFACE_PVSCSI && attach_pvscsi(vm, pci, i, err) < 0)
@@ -208,9 +223,108 @@ int drives_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct
     return ide ? attach_ide(vm, pci, err) : 0;
 }
 
+/* ---- While the machine runs ---- */
+
+#define BUSY_MS      2000 /* how long a drive that is at work may be so */
+#define BUSY_LOOK_MS 5
+
+/* Locks held. */
+static bool try_change(struct tv_vm *vm, size_t i, struct disk *disk, bool force)
+{
+    unsigned unit = vm->drive_units[i];
+    return vm->config.drives[i].media == TV_DRIVE_FLOPPY
+               ? fdc_change_medium(vm->fdc, unit, disk)
+               : ide_change_medium(vm->ide, unit, disk, force);
+}
+
+/* The media lock is held. */
+static int change(struct tv_vm *vm, size_t i, struct disk *disk, bool force, struct tv_error *err)
+{
+    bool cdrom = vm->config.drives[i].media == TV_DRIVE_CDROM;
+    char name[16];
+    boot_drive_name(&vm->config, i, name, sizeof name);
+    for (unsigned waited = 0; waited < BUSY_MS; waited += BUSY_LOOK_MS) {
+        pthread_mutex_lock(&vm->device_lock);
+        bool done = try_change(vm, i, disk, force);
+        bool locked = !done && cdrom && ide_tray_locked(vm->ide, vm->drive_units[i]);
+        pthread_mutex_unlock(&vm->device_lock);
+        if (done)
+            return 0;
+        if (locked)
+            return tv_fail(err,
+                           "%s: the guest has locked the tray and was asked to let the medium go; "
+                           "try again, or use force",
+                           name);
+        nanosleep(&(struct timespec){.tv_nsec = BUSY_LOOK_MS * 1000000}, NULL);
+    }
+    return tv_fail(err, "%s: the drive is at work; try again", name);
+}
+
+int drives_change(struct tv_vm *vm, size_t i, const struct tv_drive *medium, bool force,
+                  struct tv_error *err)
+{
+    /* copy_config() made them. */
+    struct tv_drive *drives = (struct tv_drive *)vm->config.drives;
+    struct tv_drive next = drives[i];
+    struct disk *disk;
+    if (next.media == TV_DRIVE_DISK)
+        return tv_fail(err, "a disk cannot be changed while the machine runs");
+    next.read_only = medium->read_only || next.media == TV_DRIVE_CDROM;
+    next.snapshot = medium->snapshot;
+    next.path = medium->path ? strdup(medium->path) : NULL;
+    next.format = medium->format ? strdup(medium->format) : NULL;
+    if (open_image(vm, &next, &disk, err) < 0)
+        goto failed;
+    pthread_mutex_lock(&vm->media_lock);
+    if ((next.media == TV_DRIVE_FLOPPY && check_floppy(&next, disk, err) < 0) ||
+        change(vm, i, disk, force, err) < 0) {
+        pthread_mutex_unlock(&vm->media_lock);
+        disk_close(disk);
+        goto failed;
+    }
+    disk_close(vm->disks[i]);
+    vm->disks[i] = disk;
+    free((char *)drives[i].path);
+    free((char *)drives[i].format);
+    drives[i] = next;
+    pthread_mutex_unlock(&vm->media_lock);
+    return 0;
+
+failed:
+    free((char *)next.path);
+    free((char *)next.format);
+    return -1;
+}
+
+/* What is to be said of a drive behind its file's name. */
+static const char *condition(struct tv_vm *vm, size_t i)
+{
+    const struct tv_drive *d = &vm->config.drives[i];
+    if (d->media != TV_DRIVE_CDROM)
+        return !d->path ? "" : d->snapshot ? ", snapshot" : d->read_only ? ", read only" : "";
+    pthread_mutex_lock(&vm->device_lock);
+    bool open = ide_tray_open(vm->ide, vm->drive_units[i]);
+    bool locked = ide_tray_locked(vm->ide, vm->drive_units[i]);
+    pthread_mutex_unlock(&vm->device_lock);
+    return open ? ", tray open" : locked ? ", tray locked" : "";
+}
+
+void drives_print(struct tv_vm *vm, FILE *out)
+{
+    pthread_mutex_lock(&vm->media_lock);
+    for (size_t i = 0; i < vm->config.drive_count; i++) {
+        char name[16];
+        const char *path = vm->config.drives[i].path;
+        boot_drive_name(&vm->config, i, name, sizeof name);
+        fprintf(out, "%s: %s%s\n", name, path ? path : "empty", condition(vm, i));
+    }
+    pthread_mutex_unlock(&vm->media_lock);
+}
+
 bool drives_retry(struct tv_vm *vm)
 {
     bool good = true;
+    pthread_mutex_lock(&vm->media_lock);
     for (size_t i = 0; i < DRIVES_MAX; i++) {
         if (!vm->disks[i] || !disk_stalled(vm->disks[i]))
             continue;
@@ -218,6 +332,7 @@ bool drives_retry(struct tv_vm *vm)
         disk_drain(vm->disks[i]);
         good &= !disk_stalled(vm->disks[i]);
     }
+    pthread_mutex_unlock(&vm->media_lock);
     return good;
 }
 

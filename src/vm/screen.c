@@ -67,7 +67,7 @@ static bool send_absolute(void *opaque, unsigned x, unsigned y, int dz, unsigned
     return taken;
 }
 
-static const struct input_ops input_ops = {send_key, keyboard_leds, send_mouse, send_absolute};
+const struct input_ops screen_input_ops = {send_key, keyboard_leds, send_mouse, send_absolute};
 
 /* ---- A text mode without firmware ---- */
 
@@ -218,7 +218,7 @@ int screen_create(struct tv_vm *vm, struct pci_bus *pci, struct tv_error *err)
         return tv_fail(err, "keyboard layout '%s': want one of %s", c->keyboard, keymap_names());
 
     vm->display = display_create(&vm->device_lock);
-    vm->input = input_create(&input_ops, vm, layout);
+    vm->input = input_create(&screen_input_ops, vm, layout);
     if (!vm->display || !vm->input)
         return tv_fail(err, "out of memory");
     if (vga != TV_VGA_NONE && create_adapter(vm, vga, pci, err) < 0)

@@ -5,8 +5,13 @@
 
 #include <trivisor/trivisor.h>
 
+#include "ui/input.h"
+
 struct tv_vm;
 struct pci_bus;
+
+/* From a keyboard and mouse to a tv_vm's devices. */
+extern const struct input_ops screen_input_ops;
 
 /* Build what the configuration asks for, after the keyboard controller. Returns 0, or -1 with
  * `err`. */

@@ -11,6 +11,7 @@
 #include "bt/options.h"
 #include "bt/perf_map.h"
 #include "gdb/gdb.h"
+#include "mgmt/monitor.h"
 #include "util/error.h"
 #include "vm/boot_order.h"
 #include "vm/drives.h"
@@ -130,39 +131,52 @@ static const struct gdb_vm_ops gdb_ops = {.pause = gdb_pause,
 
 /* ---- Supervisor ---- */
 
+static void park(struct tv_vm *vm)
+{
+    pthread_mutex_lock(&vm->park_lock);
+    vcpu_threads_park(vm);
+    pthread_mutex_unlock(&vm->park_lock);
+}
+
 static void reset_machine(struct tv_vm *vm)
 {
-    bool was_paused = vm->paused;
     struct tv_error err;
+    pthread_mutex_lock(&vm->park_lock);
+    bool was_paused = vm->paused;
     vcpu_threads_park(vm);
     if (pc_reset(vm, &err) < 0)
         vm_end(vm, TV_EXIT_ERROR, 1, "%s", err.message);
     if (!was_paused)
         vcpu_threads_release(vm);
+    pthread_mutex_unlock(&vm->park_lock);
 }
 
 /* A write found no space on the host: all vCPUs park; the supervisor tries again now and then. */
 static void pause_for_space(struct tv_vm *vm)
 {
+    pthread_mutex_lock(&vm->park_lock);
     pthread_mutex_lock(&vm->lock);
     vm->paused_before = vm->paused;
     vm->waits_for_space = true;
     pthread_mutex_unlock(&vm->lock);
     vcpu_threads_park(vm);
+    pthread_mutex_unlock(&vm->park_lock);
 }
 
 static void try_for_space(struct tv_vm *vm)
 {
     if (!drives_retry(vm))
         return;
+    if (vm->config.notify)
+        vm->config.notify(vm->config.notify_opaque, "there is space on the host again; going on");
+    pthread_mutex_lock(&vm->park_lock);
     pthread_mutex_lock(&vm->lock);
     vm->waits_for_space = vm->out_of_space = false;
     bool go_on = !vm->paused_before;
     pthread_mutex_unlock(&vm->lock);
-    if (vm->config.notify)
-        vm->config.notify(vm->config.notify_opaque, "there is space on the host again; going on");
     if (go_on)
         vcpu_threads_release(vm);
+    pthread_mutex_unlock(&vm->park_lock);
 }
 
 /* With vm->lock: wait until somebody changes something. False: it is time to try for space. */
@@ -206,7 +220,7 @@ static void *supervisor_main(void *opaque)
         if (requests & REQUEST_NO_SPACE)
             pause_for_space(vm);
         if (requests & REQUEST_DEBUG_STOP) {
-            vcpu_threads_park(vm);
+            park(vm);
             gdb_vcpu_stopped(vm->gdb, vm->debug_vcpu);
         }
         pthread_mutex_lock(&vm->lock);
@@ -242,6 +256,7 @@ static void free_config(struct tv_config *c)
     free((char *)c->perf_map);
     free((char *)c->symbols);
     free((char *)c->gdb);
+    free((char *)c->monitor);
     free((char *)c->display_address);
     free((char *)c->vnc_password);
     free((char *)c->vnc_password_text);
@@ -264,6 +279,7 @@ static void copy_config(struct tv_config *to, const struct tv_config *from)
     to->symbols = copy_string(from->symbols);
     to->bt_opt = copy_string(from->bt_opt);
     to->gdb = copy_string(from->gdb);
+    to->monitor = copy_string(from->monitor);
     to->display_address = copy_string(from->display_address);
     to->vnc_password = copy_string(from->vnc_password);
     to->vnc_password_text = copy_string(from->vnc_password_text);
@@ -408,6 +424,8 @@ struct tv_vm *tv_vm_create(const struct tv_config *config, struct tv_error *err)
         return NULL;
     }
     pthread_mutex_init(&vm->lock, NULL);
+    pthread_mutex_init(&vm->park_lock, NULL);
+    pthread_mutex_init(&vm->media_lock, NULL);
     pthread_mutex_init(&vm->device_lock, NULL);
     pthread_cond_init(&vm->changed, NULL);
     copy_config(&vm->config, config);
@@ -448,11 +466,13 @@ int tv_vm_start(struct tv_vm *vm, struct tv_error *err)
     }
     vm->supervisor_started = true;
     if (vm->config.gdb) {
-        vcpu_threads_park(vm);
+        park(vm);
         vm->gdb = gdb_create(&vm->machine, vm->config.gdb, &gdb_ops, vm, err);
         if (!vm->gdb)
             return -1;
     }
+    if (vm->config.monitor && !(vm->monitor = monitor_open(vm, vm->config.monitor, err)))
+        return -1;
     return 0;
 }
 
@@ -484,17 +504,28 @@ static bool paused_for_space(struct tv_vm *vm, bool afterwards)
 int tv_vm_pause(struct tv_vm *vm, struct tv_error *err)
 {
     (void)err;
+    pthread_mutex_lock(&vm->park_lock);
     if (!paused_for_space(vm, true))
         vcpu_threads_park(vm);
+    pthread_mutex_unlock(&vm->park_lock);
     return 0;
 }
 
 int tv_vm_resume(struct tv_vm *vm, struct tv_error *err)
 {
     (void)err;
+    pthread_mutex_lock(&vm->park_lock);
     if (!paused_for_space(vm, false))
         vcpu_threads_release(vm);
+    pthread_mutex_unlock(&vm->park_lock);
     return 0;
+}
+
+int tv_vm_change_medium(struct tv_vm *vm, const char *drive, const struct tv_drive *medium,
+                        bool force, struct tv_error *err)
+{
+    int number = boot_drive_named(&vm->config, drive, err);
+    return number < 0 ? -1 : drives_change(vm, (size_t)number, medium, force, err);
 }
 
 void tv_vm_reset(struct tv_vm *vm)
@@ -521,6 +552,7 @@ void tv_vm_destroy(struct tv_vm *vm)
         tv_vm_stop(vm);
         pthread_join(vm->supervisor, NULL);
     }
+    monitor_close(vm->monitor);
     gdb_destroy(vm->gdb);
     /* Timers go before the devices that they call, the console before the UART that it feeds. */
     timers_destroy(vm->env.timers);
@@ -546,6 +578,8 @@ void tv_vm_destroy(struct tv_vm *vm)
     free_config(&vm->config);
     pthread_cond_destroy(&vm->changed);
     pthread_mutex_destroy(&vm->device_lock);
+    pthread_mutex_destroy(&vm->media_lock);
+    pthread_mutex_destroy(&vm->park_lock);
     pthread_mutex_destroy(&vm->lock);
     free(vm);
 }

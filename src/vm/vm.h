@@ -9,6 +9,8 @@
  *
  * Locks: `lock` guards this struct's control fields and is the innermost; `device_lock` guards all
  * devices. Nobody waits for a vCPU while holding device_lock, since a vCPU may be waiting for it.
+ * `park_lock` is held from parking vCPUs to releasing them by those who do both, and no vCPU takes
+ * it; `media_lock` comes before device_lock.
  */
 #ifndef TRIVISOR_VM_VM_H
 #define TRIVISOR_VM_VM_H
@@ -57,6 +59,10 @@ struct tv_vm {
     struct disk *disks[DRIVES_MAX];                        /* of config.drives; NULL: no medium */
     char drive_paths[DRIVES_MAX][DRIVE_PATH_MAX];          /* for firmware */
     struct pvscsi *pvscsi;                                 /* NULL: no disk asks for it */
+    struct ide *ide;                                       /* NULL: no drive asks for it */
+    struct fdc *fdc;                                       /* the same */
+    uint8_t drive_units[DRIVES_MAX];                       /* CD-ROMs and floppies: at the above */
+    pthread_mutex_t media_lock; /* `disks` and the names in config.drives, while vCPUs run */
     struct dma8237 *dma;
     struct ioapic *ioapic;
     struct piix4_pm *pm; /* for the power button */
@@ -76,11 +82,13 @@ struct tv_vm {
     struct bios *bios;           /* bios.c's; NULL: no firmware */
     bool was_up;                 /* this is not the first power-up */
     struct gdb_stub *gdb;
+    struct monitor *monitor; /* NULL: none */
 
     struct vcpu_thread vcpus[VCPUS_MAX];
 
     pthread_t supervisor;
     bool supervisor_started;
+    pthread_mutex_t park_lock; /* who has it decides whether the vCPUs are parked */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     unsigned requests;                   /* enum vm_request */
@@ -108,8 +116,8 @@ void pc_power_button(struct tv_vm *vm);
 
 /* vcpu_thread.c */
 int vcpu_threads_start(struct tv_vm *vm, struct tv_error *err);
-/* Ask all vCPUs to park and wait until they have; release them; end and join them. Supervisor's
- * only. */
+/* Ask all vCPUs to park and wait until they have; release them: park_lock held. End and join
+ * them: the supervisor's only. */
 void vcpu_threads_park(struct tv_vm *vm);
 void vcpu_threads_release(struct tv_vm *vm);
 void vcpu_threads_join(struct tv_vm *vm);

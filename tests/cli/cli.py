@@ -55,6 +55,9 @@ def usage():
     expect_error("no kernel", 2, ["--kernel"], "run")
     expect_error("unknown option", 2, ["--frob"], "run", "--frob")
     expect_error("missing argument", 2, ["--memory"], "run", "--kernel", "x", "--memory")
+    expect_error("monitor of nothing", 2, ["--monitor"], "monitor")
+    expect_error("monitor that is not there", 1, ["/nonexistent/x"], "monitor", "/nonexistent/x", "info")
+    expect_error("monitor with a long name", 1, ["too long"], "monitor", "x" * 200, "info")
     expect_error("extra argument", 2, ["extra"], "run", "--kernel", "x", "extra")
     for option, bad in (("--memory", "12Q"), ("--memory", "-1"), ("--cpus", "0"), ("--cpus", "65"), ("--cpus", "two"),
                         ("--mode", "fast"), ("--require", "auto"), ("--serial", "tape"), ("--serial", "file:"),
@@ -89,6 +92,8 @@ def files():
         expect_error("option ROM of no device", 1, ["slot 9"], *disk, "--option-rom", noise + ",slot=9")
         expect_error("option ROM in a wrong slot", 2, ["'32'", "1 to 31"], *disk, "--option-rom", noise + ",slot=32")
         expect_error("no second disk", 1, ["disk2", "1 of the kind"], *base, "--disk", noise, "--boot", "once=disk2")
+        expect_error("monitor nowhere", 1, ["/nonexistent/x"], *disk, "--monitor", "/nonexistent/x")
+        expect_error("monitor without a name", 1, ["--monitor"], *disk, "--monitor", "")
         expect_error("unknown CPU", 1, ["z80"], *base, "--kernel", noise, "--cpu", "z80")
         expect_error("unknown log item", 1, ["frob"], *base, "--kernel", noise, "--log", "frob:" + noise)
         expect_error("log into nowhere", 1, ["/nonexistent/x"], *base, "--kernel", noise, "--log", "int:/nonexistent/x")

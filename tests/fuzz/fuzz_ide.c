@@ -34,7 +34,8 @@ static void special(struct fuzz_machine *f, const struct fuzz_op *op)
     unsigned base = op->repeat & 1 ? 0x170 : 0x1f0;
     if (op->repeat >= 0xfc) {
         pthread_mutex_lock(&f->machine.lock);
-        ide_change_medium(ide, op->offset & 3, op->offset & 4 ? NULL : disc[op->value & 1]);
+        ide_change_medium(ide, op->offset & 3, op->offset & 4 ? NULL : disc[op->value & 1],
+                          op->value & 2);
         pthread_mutex_unlock(&f->machine.lock);
         return;
     }

@@ -490,12 +490,17 @@ static void test_cdrom(void)
     out8(&m, BM + 8, 0);
 }
 
-static bool change(struct disk *medium)
+static bool change_medium(struct disk *medium, bool force)
 {
     pthread_mutex_lock(&m.lock);
-    bool done = ide_change_medium(ide, 2, medium);
+    bool done = ide_change_medium(ide, 2, medium, force);
     pthread_mutex_unlock(&m.lock);
     return done;
+}
+
+static bool change(struct disk *medium)
+{
+    return change_medium(medium, false);
 }
 
 static unsigned media_event(void)
@@ -540,6 +545,15 @@ static void test_medium(void)
     CHECK(!change(NULL));
     out8(&m, CD + 7, 0x08);
     CHECK(change(disk));
+    /* With force, also out of a locked tray. */
+    packet((uint8_t[12]){0x1e, 0, 0, 0, 1}, 0, 0);
+    CHECK(sense() == 0x628);
+    packet((uint8_t[12]){0x1e, 0, 0, 0, 1}, 0, 0);
+    CHECK(ide_tray_locked(ide, 2) && !change(NULL) && change_medium(NULL, true));
+    packet((uint8_t[12]){0x28, 0, 0, 0, 0, 0, 0, 0, 1}, 1, 0);
+    CHECK(status(CD) & ERR && sense() == 0x23a);
+    packet((uint8_t[12]){0x1e}, 0, 0);
+    CHECK(!ide_tray_locked(ide, 2) && change(disk));
 }
 
 /* ---- Errors of the disk ---- */

@@ -31,10 +31,10 @@ _trivisor()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local options="--kernel --initrd --append --disk --cdrom --floppy --boot --option-rom --bios --firmware --uefi-vars --memory --cpus --mode --require --tcache --bt-opt --cpu --hypervisor --serial --debug-exit
-        --display --vga --keyboard --vnc-password --screenshot --no-reboot --on-panic --verify --stats --log --symbols --gdb --quiet --help"
+        --display --vga --keyboard --vnc-password --screenshot --monitor --no-reboot --on-panic --verify --stats --log --symbols --gdb --quiet --help"
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "run modes disk version --help --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "run modes disk monitor version --help --version" -- "$cur"))
         return
     fi
     if [ "${COMP_WORDS[1]}" = disk ]; then
@@ -46,7 +46,7 @@ _trivisor()
         COMPREPLY=($(compgen -W "bios uefi" -- "$cur"))
         return
         ;;
-    --uefi-vars | --kernel | --initrd | --screenshot | --vnc-password | --symbols)
+    --uefi-vars | --kernel | --initrd | --screenshot | --monitor | --vnc-password | --symbols)
         compopt -o filenames 2>/dev/null
         COMPREPLY=($(compgen -f -- "$cur"))
         ;;
@@ -71,6 +71,14 @@ _trivisor()
                     $([ -n "$cur" ] || echo "$options"))
             else
                 COMPREPLY=($(compgen -W "$options" -- "$cur"))
+            fi
+            ;;
+        monitor)
+            if [ "$COMP_CWORD" -eq 3 ]; then
+                COMPREPLY=($(compgen -W "info change eject screenshot key type pause resume reset power quit stats help" -- "$cur"))
+            else
+                compopt -o filenames 2>/dev/null
+                COMPREPLY=($(compgen -f -- "$cur"))
             fi
             ;;
         modes) COMPREPLY=($(compgen -W "--json" -- "$cur")) ;;
