@@ -240,6 +240,10 @@ static void string_repeated(struct vcpu *cpu, const struct op *op)
         budget -= MIN(n, budget);
         commit(&s, true);
         done = !s.count || (compares && !!(cpu->cc & FLAG_ZF) != while_equal);
+        /* What it has overwritten of itself counts when it has ended, or was interrupted. */
+        if (!budget && !stepping && !limit &&
+            !atomic_load_explicit(&cpu->attention, memory_order_relaxed))
+            budget = SLICE;
     }
     if (done) {
         cpu->rip = next_rip(cpu, op);

@@ -95,12 +95,26 @@ static void over_code(void)
     }
 }
 
+/* The instruction overwrites itself and goes on to the end of what is mapped: it is fetched once,
+ * unless an interrupt comes. */
+static void over_itself(const char *insn, u16 bytes, u64 value)
+{
+    memset(frames, 0x90, sizeof(frames));
+    memcpy(frames + 0x20, &bytes, 2);
+    TRY("jmp *%%rbx", "b"(VA + 0x20), "D"(VA), "c"(0x8000ul), "a"(value));
+    printf("%s over itself: vector %d, at %lx, cx %lx, di %lx, there %x\n", insn, fault.vector,
+           fault.frame.ip, fault.frame.cx, fault.frame.di, frames[0x20]);
+}
+
 void guest_main(void)
 {
     u64 *root = (u64 *)READ_CR(3);
     for (unsigned i = 0; i < PAGES; i++)
         *pte_of(root, 4, VA + i * 4096, 1) = (u64)(frames + i * 4096) | PTE_P | PTE_W | PTE_U;
     all("in order:");
+    over_itself("rep stosb", 0xaaf3, 0x9090909090909090);
+    over_itself("rep stosb", 0xaaf3, 0xf4f4f4f4f4f4f4f4);
+    over_itself("rep stosl", 0xabf3, 0x9090909090909090);
     all("again, with what the first time left in TLBs:");
     for (unsigned i = 0; i < PAGES; i++)
         *pte_of(root, 4, VA + i * 4096, 1) = (u64)(frames + (2 - i) * 4096) | PTE_P | PTE_W | PTE_U;
