@@ -5,7 +5,8 @@
     matrix.py --trivisor EXE --kernel FILE --busybox FILE --repeat 50     # the same boot 50 times with 1 and 2 CPUs
 
 Each boot is one of boot.py: the guest's own tests have to pass. Prints a line for each, the failed ones' output, and at the
-end the count; the exit status is 0 if none failed. --leave-out has options, separated by spaces, whose sets are not tried.
+end the count; the exit status is 0 if none failed. --leave-out has options, separated by spaces, whose sets are not tried; --only those
+whose sets alone are.
 """
 import argparse
 import os
@@ -41,11 +42,13 @@ def main():
     parser.add_argument("--mode", default="bt")
     parser.add_argument("--repeat", type=int, default=0, help="boot as often with each number of CPUs, without options")
     parser.add_argument("--leave-out", default="")
+    parser.add_argument("--only", default="")
     args = parser.parse_args()
     if args.repeat:
         todo = [(cpus, []) for _ in range(args.repeat) for cpus in (1, 2)]
     else:
-        todo = [(cpus, options) for cpus, options in combinations() if not set(options) & set(args.leave_out.split())]
+        todo = [(cpus, options) for cpus, options in combinations() if not set(options) & set(args.leave_out.split()) and
+                (not args.only or set(options) & set(args.only.split()))]
     failed = 0
     for number, (cpus, options) in enumerate(todo, 1):
         start = time.monotonic()
