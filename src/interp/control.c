@@ -293,6 +293,8 @@ static void op_wrmsr(struct vcpu *cpu, const struct op *op)
     uint64_t value = (uint32_t)cpu->gpr[RAX] | cpu->gpr[RDX] << 32;
     if (!msr_write(cpu, (uint32_t)cpu->gpr[RCX], value))
         interp_raise_error(cpu, op, VEC_GP, 0);
+    if ((uint32_t)cpu->gpr[RCX] == MSR_APICBASE) /* whose page is no other's */
+        interp_flush_tlb(cpu);
     if ((uint32_t)cpu->gpr[RCX] == MSR_EFER && log_on(&cpu->machine->log, LOG_CR))
         log_write(&cpu->machine->log, LOG_CR, "cpu%u efer = %" PRIx64, cpu->index, value);
     finish(cpu, op);

@@ -49,11 +49,14 @@ struct tlb_write_entry {
 };
 
 /* 2 MiB of a large page that is plain RAM: what the entries of its 4 KiB pages are filled from. */
-#define LARGE_ENTRIES 64
-#define LARGE_SHIFT   21
-#define LARGE_MASK    (~((UINT64_C(1) << LARGE_SHIFT) - 1))
+#define LARGE_ENTRIES  64
+#define LARGE_SHIFT    21
+#define LARGE_MASK     (~((UINT64_C(1) << LARGE_SHIFT) - 1))
 
-struct tlb_exec_entry {
+/* Pages of devices, which have no host address. */
+#define DEVICE_ENTRIES 16
+
+struct tlb_gpa_entry {
     uint64_t tag;
     uint64_t gpa;
 };
@@ -111,7 +114,7 @@ struct interp {
     uintptr_t stack_floor; /* below it, ops return to the main loop instead of calling on */
     uintptr_t chain_floor; /* the same, where blocks may follow one another */
     struct block *block;   /* that runs */
-    struct tlb_exec_entry *ex;
+    struct tlb_gpa_entry *ex;
     struct code_mode mode;
     mode_key mode_key;
     uint8_t context;
@@ -167,8 +170,9 @@ struct interp {
     struct jump_entry jumps[JUMP_ENTRIES];
     struct tlb_entry read_tlb[TLB_CONTEXTS][TLB_ENTRIES];
     struct tlb_write_entry write_tlb[TLB_CONTEXTS][TLB_ENTRIES];
-    struct tlb_exec_entry exec_tlb[TLB_CONTEXTS][TLB_ENTRIES];
-    struct tlb_entry large_tlb[TLB_CONTEXTS][2][LARGE_ENTRIES]; /* for reading, for writing */
+    struct tlb_gpa_entry exec_tlb[TLB_CONTEXTS][TLB_ENTRIES];
+    struct tlb_entry large_tlb[TLB_CONTEXTS][2][LARGE_ENTRIES];       /* for reading, for writing */
+    struct tlb_gpa_entry device_tlb[TLB_CONTEXTS][2][DEVICE_ENTRIES]; /* the same */
     struct tlb_entry empty_read[TLB_ENTRIES];
     struct tlb_write_entry empty_write[TLB_ENTRIES];
 };
@@ -346,6 +350,13 @@ static inline struct tlb_entry *large_entry(struct interp *in, unsigned context,
 {
     unsigned slot = (unsigned)(linear >> LARGE_SHIFT ^ in->tlb_tag[linear >> 63] * 37);
     return &in->large_tlb[context][write][slot & (LARGE_ENTRIES - 1)];
+}
+
+/* The entry in device_tlb that may hold `linear`. */
+static inline struct tlb_gpa_entry *device_entry(struct interp *in, unsigned context, bool write,
+                                                 uint64_t linear)
+{
+    return &in->device_tlb[context][write][tlb_slot(in, linear) & (DEVICE_ENTRIES - 1)];
 }
 
 static inline bool large_hit(const struct interp *in, const struct tlb_entry *e, uint64_t linear)

@@ -158,21 +158,29 @@ static bool try_translate(struct vcpu *cpu, uint64_t linear, unsigned access, st
         enter(cpu, context, access & ACCESS_WRITE, linear, out->host);
         return true;
     }
+    uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
+    struct tlb_gpa_entry *device = device_entry(in, context, access & ACCESS_WRITE, linear);
+    if (device->tag == tag && !in->watching) {
+        *out = (struct place){NULL, device->gpa | (linear & ~PAGE_MASK)};
+        return true;
+    }
     struct translation t;
     if (!paging_translate(cpu, linear, access, &t, error))
         return false;
 
     struct place place = {physmem_host_any(cpu->machine->mem, t.gpa, 1, access & ACCESS_WRITE),
                           t.gpa};
+    if (cpu->lapic && (t.gpa & PAGE_MASK) == lapic_mmio_address(cpu->lapic))
+        place.host = NULL;
     *out = place;
-    if (!place.host || (in->watching && interp_page_watched(cpu, linear)))
+    if (in->watching && interp_page_watched(cpu, linear))
         return true;
-    if (cpu->lapic && (t.gpa & PAGE_MASK) == lapic_mmio_address(cpu->lapic)) {
-        out->host = NULL;
-        return true;
-    }
     note_large(cpu, linear, t.page_size);
     note_global(in, linear, t.global);
+    if (!place.host) {
+        *device = (struct tlb_gpa_entry){tag, t.gpa & PAGE_MASK};
+        return true;
+    }
     enter_large(cpu, context, access & ACCESS_WRITE, linear, &t, place.host);
     enter(cpu, context, access & ACCESS_WRITE, linear, place.host);
     return true;
@@ -213,7 +221,7 @@ uint8_t *interp_tlb_host(struct vcpu *cpu, uint64_t linear, bool write)
 uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear)
 {
     struct interp *in = cpu->interp;
-    struct tlb_exec_entry *e = &in->ex[tlb_slot(in, linear)];
+    struct tlb_gpa_entry *e = &in->ex[tlb_slot(in, linear)];
     uint64_t tag = (linear & PAGE_MASK) | in->tlb_tag[linear >> 63];
     if (e->tag == tag)
         return e->gpa | (linear & ~PAGE_MASK);
@@ -224,7 +232,7 @@ uint64_t interp_fetch_translate(struct vcpu *cpu, uint64_t linear)
         interp_page_fault(cpu, NULL, linear, error);
     note_large(cpu, linear, t.page_size);
     note_global(in, linear, t.global);
-    *e = (struct tlb_exec_entry){tag, t.gpa & PAGE_MASK};
+    *e = (struct tlb_gpa_entry){tag, t.gpa & PAGE_MASK};
     return t.gpa;
 }
 
@@ -548,6 +556,7 @@ static void clear_tlbs(struct interp *in)
     memset(in->write_tlb, 0, sizeof in->write_tlb);
     memset(in->exec_tlb, 0, sizeof in->exec_tlb);
     memset(in->large_tlb, 0, sizeof in->large_tlb);
+    memset(in->device_tlb, 0, sizeof in->device_tlb);
     memset(in->pcid_tag, 0, sizeof in->pcid_tag);
     in->generations = 0;
     in->wraps++;
@@ -668,6 +677,8 @@ void interp_flush_page(struct vcpu *cpu, uint64_t linear)
         in->read_tlb[c][slot].tag = 0;
         in->write_tlb[c][slot].tag = 0;
         in->exec_tlb[c][slot].tag = 0;
+        for (unsigned write = 0; write < 2; write++)
+            device_entry(in, c, write, linear)->tag = 0;
     }
     tell_flushed(cpu, FLUSHED_PAGE, linear);
 }

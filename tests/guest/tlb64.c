@@ -82,6 +82,41 @@ static void large_pages(void)
     check("a global one goes with INVLPG", good && fault.vector == 14 && fault.error == 0);
 }
 
+static u32 version_at(u64 page)
+{
+    return *(volatile u32 *)(page + APIC_VERSION);
+}
+
+/* Pages of devices are cached as well: here the local APIC's, by its own address and through VA.
+ * Its registers also go where IA32_APIC_BASE puts them, and what was there comes back. */
+static void device_pages(void)
+{
+    u32 version = version_at(0xfee00000), ram = 0x12345678;
+    u64 base = rdmsr(0x1b);
+    *(u32 *)(frames[1] + APIC_VERSION) = ram;
+    *(volatile u64 *)pte = 0xfee00000 | PTE_P | PTE_W;
+    flush_all();
+    bool good = version_at(VA) == version;
+    map(1, 0);
+    invlpg(VA);
+    check("INVLPG of a device's page", good && version_at(VA) == ram);
+    *(volatile u64 *)pte = 0xfee00000 | PTE_P | PTE_W;
+    invlpg(VA);
+    good = version_at(VA) == version;
+    map(1, 0);
+    WRITE_CR(3, READ_CR(3));
+    check("MOV CR3 and a device's page", good && version_at(VA) == ram);
+    *(volatile u64 *)pte = 0xfee00000 | PTE_P;
+    flush_all();
+    good = version_at(VA) == version;
+    TRY("movl $0, (%q0)", "r"(VA + APIC_TPR));
+    check("a device's page that was only read is still read-only", good && fault.vector == 14);
+    wrmsr(0x1b, (base & 0xfff) | (word)frames[1]);
+    check("the local APIC over RAM that was used", version_at((word)frames[1]) == version);
+    wrmsr(0x1b, base);
+    check("the RAM again", version_at((word)frames[1]) == ram && version_at(0xfee00000) == version);
+}
+
 void guest_main(void)
 {
     root = (u64 *)READ_CR(3);
@@ -138,6 +173,7 @@ void guest_main(void)
     TRY("movb $0, (%q0)", "b"(VA));
     check("WP on", fault.vector == 14);
     large_pages();
+    device_pages();
     WRITE_CR(0, READ_CR(0) & ~0x10000ul);
 
     const bool pcid = cpuid(1, 0).c >> 17 & 1;
