@@ -121,8 +121,7 @@ unsigned bt_address(struct translation_state *t, const struct insn *in)
  */
 enum { STACK_SLOT = 0, FIRST_SLOT = SLOTS / 2 }; /* between them: share.c's */
 
-static unsigned slot_of(struct translation_state *t, const struct insn *in, unsigned reg,
-                        bool stack)
+static unsigned slot_of(struct translation_state *t, const struct insn *in, bool stack)
 {
     const ZydisDecodedOperand *o = in->mem >= 0 && !stack ? &in->o[in->mem] : NULL;
     uint8_t base = RSP, shift;
@@ -134,8 +133,8 @@ static unsigned slot_of(struct translation_state *t, const struct insn *in, unsi
             return FIRST_SLOT + (unsigned)(at >> PAGE_SHIFT) % (SLOTS - FIRST_SLOT);
         base = 16;
     }
-    if (in->kind == INSN_STRING)
-        base = (uint8_t)reg;
+    if (is_string(in))
+        base = in->pointer;
     if (base == RSP && !bt_share_of(t, RSP))
         return STACK_SLOT;
     if (!t->base_slots[base])
@@ -193,7 +192,7 @@ struct operand bt_check(struct translation_state *t, const struct insn *in, unsi
 {
     struct emit *e = &t->e;
     struct bt_site *site = bt_site_new(t, in);
-    unsigned slot = slot_of(t, in, reg, stack);
+    unsigned slot = slot_of(t, in, stack);
     t->t1_share = 0;
     bool fixed = stack || slot == STACK_SLOT ||
                  (in->mem >= 0 && in->o[in->mem].mem.base == ZYDIS_REGISTER_RIP);

@@ -354,17 +354,31 @@ static bool classify(struct translation_state *t, struct insn *in)
     return generic_operands(t, in);
 }
 
+/* MOV between the accumulator and a fixed address, as the MOV that has a ModRM byte. */
+static void give_modrm(struct insn *in)
+{
+    static const uint8_t opcodes[] = {0x8a, 0x8b, 0x88, 0x89};
+    if (in->z.mnemonic != ZYDIS_MNEMONIC_MOV || in->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
+        (in->z.opcode & 0xfc) != 0xa0)
+        return;
+    in->z.opcode = opcodes[in->z.opcode & 3];
+    in->z.attributes |= ZYDIS_ATTRIB_HAS_MODRM;
+    for (unsigned i = 0; i < 2; i++)
+        in->o[i].encoding = is_register(&in->o[i]) ? ZYDIS_OPERAND_ENCODING_MODRM_REG
+                                                   : ZYDIS_OPERAND_ENCODING_MODRM_RM;
+}
+
 void bt_classify(struct translation_state *t, struct insn *in)
 {
     in->mem = -1;
+    give_modrm(in);
     if (classify(t, in)) {
         find_flags(in);
         bool stack = in->kind == INSN_PUSH || in->kind == INSN_POP || in->kind == INSN_LEAVE ||
                      in->kind == INSN_CALL || in->kind == INSN_CALL_INDIRECT ||
                      in->kind == INSN_RET || in->kind == INSN_JMP_INDIRECT;
         in->access = (in->mem >= 0 && in->kind != INSN_LEA) || stack || in->may_fault ||
-                     in->kind == INSN_SYSTEM || in->kind == INSN_ACCESS_CHECK ||
-                     in->kind == INSN_STRING;
+                     in->kind == INSN_SYSTEM || in->kind == INSN_ACCESS_CHECK || is_string(in);
         if (in->pushes)
             in->reads = FLAGS_ALL;
         return;

@@ -429,6 +429,9 @@ void bt_emit_insn(struct translation_state *t, struct insn *in)
     case INSN_STRING:
         bt_emit_string(t, in);
         break;
+    case INSN_STRING_ONCE:
+        bt_emit_string_once(t, in);
+        break;
     case INSN_LEA:
         emit_lea(t, in);
         break;

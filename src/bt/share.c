@@ -118,6 +118,8 @@ static void note_writes(const struct insn *in, struct base bases[16])
 {
     unsigned reg;
     int64_t by;
+    if (is_string(in))
+        bases[RSI].known = bases[RDI].known = bases[RCX].known = bases[RAX].known = false;
     if (adds_constant(in, &reg, &by)) {
         bases[reg].delta += by;
         return;
@@ -193,9 +195,9 @@ void bt_find_shares(struct translation_state *t)
         bool checks = (in->mem >= 0 && in->kind != INSN_LEA && in->shared_base == NO_REG) ||
                       (uses_stack(in) && in->shared_stack == NO_REG);
         in->access = checks || in->may_fault || in->kind == INSN_SYSTEM ||
-                     in->kind == INSN_ACCESS_CHECK || in->kind == INSN_CALLOUT ||
-                     in->kind == INSN_STRING || in->kind == INSN_RET ||
-                     in->kind == INSN_JMP_INDIRECT || in->kind == INSN_CALL_INDIRECT;
+                     in->kind == INSN_ACCESS_CHECK || in->kind == INSN_CALLOUT || is_string(in) ||
+                     in->kind == INSN_RET || in->kind == INSN_JMP_INDIRECT ||
+                     in->kind == INSN_CALL_INDIRECT;
     }
 }
 

@@ -1,39 +1,60 @@
 /*
- * REP STOS and REP MOVS as the host's, page by page: most that kernels do clear or copy some
- * hundred bytes, or a page.
+ * String instructions. REP STOS and REP MOVS are the host's, page by page: most that kernels do
+ * clear or copy some hundred bytes, or a page. Single ones, of which 32-bit systems make their
+ * string functions, become a load, a store or a comparison.
  */
 #include "bt/translate.h"
 
+/* STOS and MOVS, which may be repeated; LODS, SCAS and CMPS. */
+enum {
+    OPCODE_MOVS = 0xa4,
+    OPCODE_CMPS = 0xa6,
+    OPCODE_STOS = 0xaa,
+    OPCODE_LODS = 0xac,
+    OPCODE_SCAS = 0xae
+};
+
+static unsigned opcode_of(const struct insn *in)
+{
+    return in->z.opcode & 0xfe;
+}
+
+static unsigned size_of(const struct insn *in)
+{
+    return in->z.opcode & 1 ? in->z.operand_width / 8u : 1;
+}
+
 bool bt_classify_string(const struct translation_state *t, struct insn *in)
 {
-    switch (in->z.mnemonic) {
-    case ZYDIS_MNEMONIC_STOSB:
-    case ZYDIS_MNEMONIC_STOSW:
-    case ZYDIS_MNEMONIC_STOSD:
-    case ZYDIS_MNEMONIC_STOSQ:
-    case ZYDIS_MNEMONIC_MOVSB:
-    case ZYDIS_MNEMONIC_MOVSW:
-    case ZYDIS_MNEMONIC_MOVSD:
-    case ZYDIS_MNEMONIC_MOVSQ:
-        break;
-    default:
+    const uint64_t segments = ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS |
+                              (t->bits == 64 ? 0 : ZYDIS_ATTRIB_HAS_SEGMENT_CS);
+    const uint64_t repeats = ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+    if (in->z.meta.category != ZYDIS_CATEGORY_STRINGOP || in->z.address_width != t->bits ||
+        (in->z.attributes & (segments | repeats | ZYDIS_ATTRIB_HAS_LOCK)))
         return false;
+    if (!(in->z.attributes & ZYDIS_ATTRIB_HAS_REP)) {
+        in->kind = INSN_STRING_ONCE;
+        return true;
     }
-    const uint64_t others = ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS |
-                            ZYDIS_ATTRIB_HAS_LOCK | ZYDIS_ATTRIB_HAS_REPNE;
-    if (t->bits != 64 || in->z.address_width != 64 ||
-        in->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
-        in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-        !(in->z.attributes & ZYDIS_ATTRIB_HAS_REP) || (in->z.attributes & others))
-        return false;
     in->kind = INSN_STRING;
-    return true;
+    return opcode_of(in) == OPCODE_STOS || opcode_of(in) == OPCODE_MOVS;
 }
 
 static void call_out(struct translation_state *t, struct bt_site *site, unsigned condition)
 {
     t->colds[t->cold_count++] =
         (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(&t->e, condition), .site = site};
+}
+
+/* What goes downwards is the interpreter's. Flags are clobbered. */
+static struct bt_site *leave_backwards(struct translation_state *t, const struct insn *in)
+{
+    bt_flags_clobber(t, in->live_before);
+    struct bt_site *site = bt_site_new(t, in);
+    put_op(&t->e, false, 0xf7, 0, gs_operand(VCPU_AT(rflags))); /* TEST */
+    put32(&t->e, FLAG_DF);
+    call_out(t, site, CC_NE);
+    return site;
 }
 
 /* T0 down to a register's value. */
@@ -62,20 +83,28 @@ static void put_room(struct translation_state *t, unsigned reg, unsigned size, b
         put_lower(e, T2);
 }
 
+/* Outside 64-bit mode only the lower halves count, of which the upper ones are made zeroes. */
+static void put_truncated(struct translation_state *t, bool moves)
+{
+    if (t->bits == 64)
+        return;
+    put_op(&t->e, false, 0x8b, RDI, reg_operand(RDI));
+    put_op(&t->e, false, 0x8b, RCX, reg_operand(RCX));
+    if (moves)
+        put_op(&t->e, false, 0x8b, RSI, reg_operand(RSI));
+}
+
 /* SDM vol. 2, REP: in pieces that end where a page does, as interrupts might cut it, too. What is
  * left to the interpreter is the rest: nothing, an element that lies in two pages, DF set. */
 void bt_emit_string(struct translation_state *t, struct insn *in)
 {
     struct emit *e = &t->e;
-    bool moves = (in->z.opcode & 0xfe) == 0xa4;
-    unsigned size = in->z.opcode & 1 ? in->z.operand_width / 8u : 1;
+    bool moves = opcode_of(in) == OPCODE_MOVS;
+    unsigned size = size_of(in);
     struct operand addend = gs_operand(BT_AT(t->bt, target)),
                    count = gs_operand(BT_AT(t->bt, count));
-    bt_flags_clobber(t, in->live_before);
-    struct bt_site *site = bt_site_new(t, in);
-    put_op(e, false, 0xf7, 0, gs_operand(VCPU_AT(rflags))); /* TEST */
-    put32(e, FLAG_DF);
-    call_out(t, site, CC_NE);
+    struct bt_site *site = leave_backwards(t, in);
+    put_truncated(t, moves);
     const uint8_t *again = e->at;
     put_room(t, RDI, size, false);
     if (moves)
@@ -85,9 +114,11 @@ void bt_emit_string(struct translation_state *t, struct insn *in)
     call_out(t, site, CC_E);
     put_store(e, T0, count);
     if (moves) {
+        in->pointer = RSI;
         bt_check(t, in, RSI, 1, false, false);
         put_store(e, T1, addend);
     }
+    in->pointer = RDI;
     bt_check(t, in, RDI, 1, true, false);
     put_move(e, T0, RCX);
     put_load(e, RCX, count);
@@ -105,6 +136,7 @@ void bt_emit_string(struct translation_state *t, struct insn *in)
     if (moves)
         put_alu(e, ALU_SUB, RSI, addend);
     put_move(e, RCX, T0);
+    put_truncated(t, moves);
     put_op(e, true, 0x85, RCX, reg_operand(RCX)); /* TEST */
     uint8_t *done = put_jcc(e, CC_E);
     if (t->bt->verify) { /* both engines must stop at the same piece */
@@ -116,5 +148,67 @@ void bt_emit_string(struct translation_state *t, struct insn *in)
         put_target(put_jump(e), again);
     }
     put_target(done, e->at);
+    t->t1_share = 0;
+}
+
+/* `opcode`: the form for bytes of an instruction with a register and an operand in memory. */
+static void put_sized(struct emit *e, unsigned size, uint8_t opcode, unsigned reg,
+                      struct operand mem)
+{
+    if (size == 2)
+        put8(e, 0x66);
+    put_op(e, size == 8, size == 1 ? opcode : opcode | 1, reg, mem);
+}
+
+enum { LOAD = 0x8a, STORE = 0x88, COMPARE = 0x3a }; /* MOV r, r/m; MOV r/m, r; CMP r, r/m */
+
+/* The pointer's value to a register. Outside 64-bit mode only the lower half counts. */
+static void put_pointer(struct translation_state *t, unsigned to, unsigned pointer)
+{
+    put_op(&t->e, t->bits == 64, 0x8b, to, reg_operand(pointer));
+}
+
+static struct operand check_element(struct translation_state *t, struct insn *in, unsigned pointer,
+                                    bool write)
+{
+    in->pointer = (uint8_t)pointer;
+    put_pointer(t, T0, pointer);
+    return bt_check(t, in, T0, size_of(in), write, false);
+}
+
+static void advance(struct translation_state *t, unsigned pointer, unsigned size)
+{
+    put_lea(&t->e, t->bits == 64, pointer,
+            (struct operand){
+                .kind = AT_MEM, .base = (uint8_t)pointer, .index = NO_REG, .disp = (int32_t)size});
+}
+
+void bt_emit_string_once(struct translation_state *t, struct insn *in)
+{
+    struct emit *e = &t->e;
+    unsigned opcode = opcode_of(in), size = size_of(in), value = RAX;
+    struct operand addend = gs_operand(BT_AT(t->bt, target)), mem;
+    bool compares = opcode == OPCODE_SCAS || opcode == OPCODE_CMPS;
+    leave_backwards(t, in);
+    if (opcode == OPCODE_LODS) {
+        mem = check_element(t, in, RSI, false);
+    } else if (opcode == OPCODE_MOVS || opcode == OPCODE_CMPS) {
+        check_element(t, in, RSI, false);
+        put_store(e, T1, addend);
+        mem = check_element(t, in, RDI, opcode == OPCODE_MOVS);
+        value = T2;
+        put_pointer(t, T2, RSI);
+        put_alu(e, ALU_ADD, T2, addend);
+        put_sized(e, size, LOAD, T2, (struct operand){.kind = AT_MEM, .base = T2, .index = NO_REG});
+    } else {
+        mem = check_element(t, in, RDI, opcode == OPCODE_STOS);
+    }
+    put_sized(e, size, opcode == OPCODE_LODS ? LOAD : compares ? COMPARE : STORE, value, mem);
+    if (opcode == OPCODE_LODS || value == T2)
+        advance(t, RSI, size);
+    if (opcode != OPCODE_LODS)
+        advance(t, RDI, size);
+    if (compares)
+        t->flags = FLAGS_LIVE;
     t->t1_share = 0;
 }

@@ -22,7 +22,8 @@ enum insn_kind {
     INSN_JMP_INDIRECT,
     INSN_CALL_INDIRECT,
     INSN_RET,
-    INSN_STRING, /* REP STOS, REP MOVS */
+    INSN_STRING,      /* REP STOS, REP MOVS */
+    INSN_STRING_ONCE, /* MOVS, CMPS, STOS, LODS, SCAS without a prefix */
 };
 
 struct insn {
@@ -44,6 +45,7 @@ struct insn {
     int8_t mem;      /* explicit memory operand, -1: none */
     /* Guest registers whose shared check covers the operand, and the access to the stack. */
     uint8_t shared_base, shared_stack;
+    uint8_t pointer; /* of a string instruction: the guest register whose access is checked */
     /* INSN_VECTOR: */
     uint8_t vectors; /* enum bt_vectors */
     uint8_t size;    /* of the memory operand */
@@ -170,7 +172,12 @@ void bt_emit_system(struct translation_state *t, struct insn *in);
 
 /* string.c */
 bool bt_classify_string(const struct translation_state *t, struct insn *in);
+static inline bool is_string(const struct insn *in)
+{
+    return in->kind == INSN_STRING || in->kind == INSN_STRING_ONCE;
+}
 void bt_emit_string(struct translation_state *t, struct insn *in);
+void bt_emit_string_once(struct translation_state *t, struct insn *in);
 
 /* insns.c */
 void bt_emit_insn(struct translation_state *t, struct insn *in);

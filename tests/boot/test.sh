@@ -61,7 +61,7 @@ wanted=$(sed -n 's/.*trivisor.cpus=\([0-9]*\).*/\1/p' /proc/cmdline)
 [ -z "$wanted" ] || expect cpus "$wanted" "$cpus"
 
 # Kernel complaints
-complaints=$(dmesg | grep -E 'BUG|WARNING|Oops|unstable|ACPI (Error|Warning|BIOS Error)|Call Trace|soft lockup|rcu.*stall|skewed|NMI received' | head -5)
+complaints=$(dmesg | grep -v -e 'ommand line:' -e 'stall warnings suppressed' | grep -E 'BUG|WARNING|Oops|unstable|ACPI (Error|Warning|BIOS Error)|Call Trace|soft lockup|rcu.*stall|skewed|NMI received' | head -5)
 if [ -z "$complaints" ]; then echo "ok dmesg"; else fail dmesg "$complaints"; fi
 echo "clocksource: $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource 2>/dev/null)"
 

@@ -56,6 +56,62 @@ static void strings(void)
     check("restarted", !memcmp((void *)(VA + 0xfe0), from, 64));
 }
 
+static u8 physical(u32 address)
+{
+    u8 value;
+    asm volatile("movb (%1), %0" : "=q"(value) : "r"(address) : "memory");
+    return value;
+}
+
+/* Pointers go from 4 GiB to 0. */
+static void wrapping(void)
+{
+    u8 *top = frames[1];
+    *pte32_of(root, 0xfffff000, 1) = (u32)top | PTE_P | PTE_W;
+    invlpg(0xfffff000);
+    for (unsigned i = 0; i < 4096; i++)
+        top[i] = (u8)(i * 3), frames[0][i] = 0;
+    CASE("rep stosb; ud2", "a"(0x55), "D"(0xfffffff0), "c"(32), "S"(0));
+    printf("%x %x %x\n", top[4080], top[4095], physical(15));
+    CASE("rep stosl; ud2", "a"(0x66666666), "D"(0xffffffe0), "c"(12), "S"(0));
+    CASE("rep movsb; ud2", "S"(0xffffff80), "D"(VA + 0x10), "c"(144));
+    printf("%x %x %x\n", frames[0][0x10], frames[0][0x10 + 127], frames[0][0x10 + 128]);
+    CASE("stosl; ud2", "a"(0x77777777), "D"(0xfffffffc), "c"(0), "S"(0));
+    CASE("lodsb; ud2", "S"(0xffffffff), "D"(0), "c"(0));
+    CASE("movsw; ud2", "S"(0xfffffffe), "D"(0xfffffffe), "c"(0));
+    CASE("scasb; ud2", "a"(0x77), "D"(0xffffffff), "c"(0), "S"(0));
+    printf("equal: %lx\n", fault.frame.flags >> 6 & 1);
+    CASE("cmpsl; ud2", "S"(0xfffffffc), "D"(0xfffffff8), "c"(0));
+    CASE("std; lodsb; ud2", "S"(0), "D"(0), "c"(0));
+    printf("al %x\n", (u8)fault.frame.ax);
+}
+
+/* What is not repeated: each size, its result and flags, and the registers. */
+static void single(void)
+{
+    for (unsigned i = 0; i < 4096; i++)
+        frames[0][i] = (u8)(i * 5), frames[1][i] = (u8)(i * 7);
+    for (unsigned i = 0; i < 3; i++) {
+        u32 s = VA + 0x100 + i, d = VA + 0x1100 + i;
+        CASE("lodsb; lodsw; lodsl; ud2", "a"(0x11223344), "S"(s), "D"(d), "c"(0));
+        printf("eax %lx\n", fault.frame.ax);
+        CASE("stosb; stosw; stosl; ud2", "a"(0x11223344), "S"(s), "D"(d), "c"(0));
+        printf("%x %x\n", *(u32 *)(frames[1] + 0x100 + i), *(u32 *)(frames[1] + 0x104 + i));
+        CASE("movsb; movsw; movsl; ud2", "S"(s), "D"(d), "c"(0));
+        printf("%x %x\n", *(u32 *)(frames[1] + 0x100 + i), *(u32 *)(frames[1] + 0x104 + i));
+        CASE("scasb; scasw; scasl; ud2", "a"(0x80000000), "S"(s), "D"(d), "c"(0));
+        printf("flags %lx\n", fault.frame.flags & 0x8d5);
+        CASE("cmpsb; cmpsw; cmpsl; ud2", "S"(s), "D"(d), "c"(0));
+        printf("flags %lx\n", fault.frame.flags & 0x8d5);
+        CASE("stc; lodsb; jnc 1f; stosb; jnc 1f; movsb; jnc 1f; ud2; 1: hlt", "S"(s), "D"(d),
+             "c"(0));
+    }
+    CASE("std; lodsl; stosl; movsl; ud2", "S"(VA + 0x200), "D"(VA + 0x1200), "c"(0));
+    CASE("lodsl", "S"(VA + 0x1ffe), "D"(0), "c"(0));
+    CASE("movsl", "S"(VA + 0x200), "D"(VA + 0x1ffe), "c"(0));
+    CASE("movsl; ud2", "S"(VA + 0xffe), "D"(VA + 0xffd), "c"(0));
+}
+
 static void crossing(void)
 {
     map(1, 0);
@@ -118,6 +174,8 @@ void guest_main(void)
     WRITE_CR(0, READ_CR(0) | 0x80000000);
     asm volatile("fninit"); /* as it is at power-up, no register is empty */
     strings();
+    wrapping();
+    single();
     crossing();
     map(0, PTE_P | PTE_W | PTE_U);
     alignment();
