@@ -347,7 +347,7 @@ static bool classify(struct translation_state *t, struct insn *in)
     bool bit_string = m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS ||
                       m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
     if (bit_string && in->o[0].type == ZYDIS_OPERAND_TYPE_MEMORY && is_register(&in->o[1])) {
-        if (t->bits != 64 || in->z.address_width != 64 || in->z.operand_width < 32)
+        if (in->z.address_width != t->bits || in->z.operand_width < 32)
             return false;
         in->bit_string = true;
     }

@@ -348,7 +348,7 @@ static void emit_bit_string(struct translation_state *t, struct insn *in)
     put8(e, wide ? 6 : 5);
     struct operand at = mem_operand(address, T1);
     at.scale_shift = wide ? 3 : 2;
-    put_lea(e, true, T0, at);
+    put_lea(e, t->bits == 64, T0, at);
     struct operand mem = bt_check(t, in, T0, size, write, false);
     flags_before(t, in);
     put_load(e, T2, gs_operand(BT_AT(t->bt, target)));
