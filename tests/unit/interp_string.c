@@ -35,10 +35,10 @@ static void test_interrupted(void)
     unsigned stops = 0;
     for (; stops < 1000; stops++) {
         /* The vCPU is asked to stop again and again; it gets on all the same. */
+        atomic_store(&b->cpu->attention, ATT_STOP);
         enum vcpu_exit exit = interp_step(b->cpu);
         if (exit == VCPU_EXIT_HALT || b->cpu->activity == ACTIVITY_HALTED)
             break;
-        atomic_store(&b->cpu->attention, ATT_STOP);
         CHECK(interp_engine.run(b->cpu, &err) == VCPU_EXIT_ATTENTION);
         atomic_store(&b->cpu->attention, 0);
         uint64_t done = 300000 - b->cpu->gpr[RCX];
