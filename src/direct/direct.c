@@ -33,6 +33,9 @@
 /* Promote what enters the kernel less often than this, at so many interrupts in a row. */
 #define STRETCH_NS   100000
 #define STREAK       2
+/* A stub that runs so long at a time goes where the host has a processor for it. */
+#define ROAM_NS 500000
+
 /* Demote what lost more than half of what it gained, over two windows in a row. */
 #define WINDOW_NS    (20 * MS)
 #define EMULATE_NS   5000 /* what the interpreter does after a run, and the change of engines */
@@ -501,11 +504,15 @@ enum direct_exit direct_run(struct direct *d)
         end_stub(s);
         return DIRECT_NOT;
     }
-    stub_follow(&s->stub);
-    uint64_t start = host_ns();
+    if (s->roams)
+        stub_roam(&s->stub);
+    else
+        stub_follow(&s->stub);
+    uint64_t start = host_ns(), fills = d->stats.fills;
     d->stats.runs++;
     enum direct_exit exit = run_stub(d, s);
     uint64_t took = host_ns() - start;
+    s->roams = took / (1 + d->stats.fills - fills) > ROAM_NS;
     d->stats.ns += took;
     s->traps++;
     s->direct_ns += took;

@@ -42,6 +42,7 @@ struct space {
     uint64_t trap_ns, window, direct_ns;
     unsigned traps, swaps;
     bool was_bad;
+    bool roams; /* the last run was long: the stub is not bound to the vCPU's processor */
     uint64_t refused[REFUSED_PAGES]; /* linear addresses of pages that must not run, plus one */
     struct stub stub;
     /* Entry 0 is not used. NULL while there is no stub. */

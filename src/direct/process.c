@@ -291,6 +291,14 @@ void stub_follow(struct stub *stub)
         stub->cpu = cpu;
 }
 
+void stub_roam(struct stub *stub)
+{
+    cpu_set_t set;
+    if (stub->cpu && sched_getaffinity(0, sizeof set, &set) == 0 &&
+        sched_setaffinity(stub->pid, sizeof set, &set) == 0)
+        stub->cpu = 0;
+}
+
 void stub_kick(pid_t pid)
 {
     syscall(SYS_tgkill, pid, pid, SIGUSR1);

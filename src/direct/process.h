@@ -17,7 +17,7 @@ struct stub {
     uint64_t base;
     uint8_t *shared; /* STUB_SIZE bytes: what the stub has mapped at `base` */
     const struct physmem *mem;
-    unsigned cpu;               /* that it is bound to, plus one */
+    unsigned cpu;               /* that it is bound to, plus one; 0: none */
     uint64_t sites[STUB_SITES]; /* where it stops before the instruction; 0: none */
 };
 
@@ -58,6 +58,9 @@ bool stub_resume(struct stub *stub);
 /* Bind it to the processor that this thread is on: of the two only one runs at a time, and waking a
  * sleeping processor takes tens of microseconds. */
 void stub_follow(struct stub *stub);
+/* Bind it to none: where it runs for long, its processor may have others to serve, and another may
+ * be idle. */
+void stub_roam(struct stub *stub);
 /* Make a running stub raise a signal. Any thread, as long as the stub is not ended meanwhile. */
 void stub_kick(pid_t pid);
 
