@@ -13,8 +13,8 @@
 
 struct monitor;
 
-/* Listen on a UNIX socket at `path`, that only this user may connect to, on a thread of its own.
- * Stays the caller's VM. NULL with `err` filled on failure. */
+/* Take commands to `vm` on a UNIX socket at `path`, that only this user may connect to, on a
+ * thread. NULL with `err` filled on failure. */
 struct monitor *monitor_open(struct tv_vm *vm, const char *path, struct tv_error *err);
 /* Waits for a command that is being carried out. NULL is fine. */
 void monitor_close(struct monitor *monitor);
