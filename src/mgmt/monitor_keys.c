@@ -69,7 +69,7 @@ static int close_keyboard(struct input *input, struct tv_error *err)
     bool taken = false;
     input_leave(input, input);
     for (unsigned waited = 0; !(taken = input_flush(input)) && waited < TAKEN_MS; waited += LOOK_MS)
-        nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * 1000000L}, NULL);
     input_destroy(input);
     return taken ? 0 : tv_fail(err, "the guest does not take keys; some are lost");
 }

@@ -255,7 +255,7 @@ static int change(struct tv_vm *vm, size_t i, struct disk *disk, bool force, str
                            "%s: the guest has locked the tray and was asked to let the medium go; "
                            "try again, or use force",
                            name);
-        nanosleep(&(struct timespec){.tv_nsec = BUSY_LOOK_MS * 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = BUSY_LOOK_MS * 1000000L}, NULL);
     }
     return tv_fail(err, "%s: the drive is at work; try again", name);
 }
