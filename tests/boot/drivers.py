@@ -27,8 +27,10 @@ def make_floppy(path, kib):
     subprocess.run(["mcopy", "-i", path, "-", "::hello.txt"], input=b"a word on %d\n" % kib, check=True)
 
 
-def make_cd(path):
+def make_cd(path, text=""):
     with tempfile.TemporaryDirectory() as directory:
+        with open(os.path.join(directory, "text"), "w", encoding="ascii") as f:
+            f.write(text + "\n")
         with open(os.path.join(directory, "data"), "wb") as f:
             f.write(os.urandom(300000))
         media.quietly("xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", path, directory)

@@ -15,7 +15,7 @@ import tempfile
 import time
 
 import media
-from drivers import make_floppy
+from drivers import make_cd, make_floppy
 from machine import Failed, Machine
 from screen_text import Screen
 
@@ -29,15 +29,6 @@ while read -r line; do
     echo "status $?"
 done
 """ % " ".join(MODULES)
-
-
-def make_cd(path, text):
-    with tempfile.TemporaryDirectory() as directory:
-        with open(os.path.join(directory, "text"), "w") as f:
-            f.write(text + "\n")
-        with open(os.path.join(directory, "data"), "wb") as f:
-            f.write(os.urandom(3 << 20))
-        media.quietly("xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", path, directory)
 
 
 class Bench:
