@@ -120,8 +120,8 @@ static const uint8_t *after_f3(const uint8_t *start, const uint8_t *escape)
 
 /*
  * Instructions whose result ring 3 gets from the processor and not from its kernel, which differs
- * between guest and host, and which no setting of the host's makes fault: CPUID, RDPID, WRPKRU, and
- * LAR and LSL of a register; WRFSBASE and WRGSBASE where the host's kernel does not keep what they
+ * between guest and host, and which no setting of the host's makes fault: CPUID, RDPID, RDPKRU,
+ * WRPKRU, and LAR and LSL of a register; WRFSBASE and WRGSBASE where the host's kernel does not keep what they
  * write; RDTSC and RDTSCP where they cannot be made to fault. A page that has such bytes, be they
  * code or not, is left to the translator. docs/direct.md tells of the others.
  */
@@ -131,7 +131,7 @@ static const uint8_t *find_sensitive(const struct direct *d, const uint8_t *p, c
     while (end - p > 2 && (p = memchr(p, 0x0f, (size_t)(end - p) - 1))) {
         uint8_t opcode = p[1], modrm = p + 2 < end ? p[2] : 0;
         if (opcode == 0xa2 || ((opcode == 2 || opcode == 3) && modrm >= 0xc0) ||
-            (opcode == 1 && modrm == 0xef) ||
+            (opcode == 1 && (modrm == 0xee || modrm == 0xef)) ||
             ((opcode == 0x31 || (opcode == 1 && modrm == 0xf9)) && !d->tsc_faults))
             return p;
         bool with_f3 = (opcode == 0xc7 && modrm >= 0xf8) ||

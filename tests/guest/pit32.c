@@ -49,10 +49,24 @@ static bool falls(void)
     return false;
 }
 
+/* The gate starts the pulse; it is 55 ms long, and a busy host may keep us from seeing its end or
+ * its beginning, so there are several. */
+static bool one_shot(void)
+{
+    for (int i = 0; i < 10; i++) {
+        gate(false);
+        program(1, 0xffff);
+        gate(true);
+        if (!out() && rises())
+            return true;
+    }
+    return false;
+}
+
 void guest_main(void)
 {
     gate(true);
-    program(0, 20000);
+    program(0, 0xffff);
     check("mode 0: low at first", !out());
     check("mode 0: rises at the end", rises());
     check("mode 0: stays", out() && out());
@@ -75,8 +89,7 @@ void guest_main(void)
     gate(false);
     program(1, 20000);
     check("mode 1: high until the gate rises", out());
-    gate(true);
-    check("mode 1: one shot", falls() && rises());
+    check("mode 1: one shot", one_shot());
     program(4, 10000);
     check("mode 4: high", out());
     outb(0x43, 0xb1); /* mode 0, BCD */

@@ -263,6 +263,40 @@ static void memory(void)
     }
 }
 
+/* In a page of its own, as the instruction is not run directly. */
+__attribute__((noinline, section(".own_pages"))) static void write_pkru(uint32_t pkru)
+{
+    __asm__ volatile("wrpkru" : : "a"(pkru), "c"(0), "d"(0) : "memory");
+}
+
+/* A signal leaves PKRU as the kernel sets it for handlers. */
+static void protection_keys(void)
+{
+    const int key = pkey_alloc(0, 0);
+    if (key < 0) /* a kernel or a host without them */
+        return;
+    volatile uint8_t *p =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    pkey_mprotect((void *)p, 4096, PROT_READ | PROT_WRITE, key);
+    *p = 1;
+    compute();
+    *p = 2;
+    const uint32_t no_access = UINT32_C(1) << 2 * key, no_write = UINT32_C(2) << 2 * key;
+    EXPECT(SIGSEGV, 0, "write that a protection key forbids", write_pkru(no_write), *p = 3);
+    check(caught_address == p, "address of a key's page fault");
+    write_pkru(no_write);
+    compute();
+    check(*p == 2, "read that a protection key allows");
+    check(pkey_get(key) == PKEY_DISABLE_WRITE, "PKRU over interrupts");
+    EXPECT(SIGSEGV, 0, "read that a protection key forbids", write_pkru(no_access), sink = *p);
+    write_pkru(0);
+    compute();
+    *p = 4;
+    check(*p == 4, "a page whose protection key allows all again");
+    munmap((void *)p, 4096);
+    pkey_free(key);
+}
+
 int main(void)
 {
     static const int signals[] = {SIGTRAP, SIGILL, SIGSEGV, SIGFPE, SIGBUS};
@@ -277,6 +311,7 @@ int main(void)
         registers();
         bases();
         memory();
+        protection_keys();
     }
     printf("stress: %s\n", failures ? "failed" : "passed");
     return failures != 0;
