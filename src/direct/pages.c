@@ -121,9 +121,9 @@ static const uint8_t *after_f3(const uint8_t *start, const uint8_t *escape)
 /*
  * Instructions whose result ring 3 gets from the processor and not from its kernel, which differs
  * between guest and host, and which no setting of the host's makes fault: CPUID, RDPID, RDPKRU,
- * WRPKRU, and LAR and LSL of a register; WRFSBASE and WRGSBASE where the host's kernel does not keep what they
- * write; RDTSC and RDTSCP where they cannot be made to fault. A page that has such bytes, be they
- * code or not, is left to the translator. docs/direct.md tells of the others.
+ * WRPKRU, and LAR and LSL of a register; WRFSBASE and WRGSBASE where the host's kernel does not
+ * keep what they write; RDTSC and RDTSCP where they cannot be made to fault. A page that has such
+ * bytes, be they code or not, is left to the translator. docs/direct.md tells of the others.
  */
 static const uint8_t *find_sensitive(const struct direct *d, const uint8_t *p, const uint8_t *end)
 {
