@@ -67,14 +67,53 @@ static void check_segment(struct translation_state *t, const struct insn *in, un
         (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_NE), .site = site};
 }
 
-unsigned bt_address(struct translation_state *t, const struct insn *in)
+/* Attributes that allow a segment's use up to its limit. Of CS they allow reading, and all in real
+ * mode. */
+static void check_attributes(struct translation_state *t, const struct insn *in, unsigned number)
+{
+    struct emit *e = &t->e;
+    uint32_t good = SEG_P | SEG_S | SEG_WRITE, bad = SEG_UNUSABLE;
+    if (number != CS)
+        bad |= SEG_CODE | SEG_DOWN;
+    struct bt_site *site = bt_site_new(t, in);
+    site->ends = true; /* the rest of the block takes it for checked */
+    put_load32(e, T1, gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, attr)));
+    put_alu_imm(e, false, ALU_AND, reg_operand(T1), (int32_t)(good | bad));
+    put_alu_imm(e, false, ALU_CMP, reg_operand(T1), (int32_t)good);
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_CALLOUT, .jump = put_jcc(e, CC_NE), .site = site};
+}
+
+void bt_put_segment(struct translation_state *t, const struct insn *in, unsigned number,
+                    unsigned size, bool write)
+{
+    struct emit *e = &t->e;
+    unsigned last = T0;
+    t->t1_share = 0;
+    if (!(t->segments_checked[write] >> number & 1))
+        check_attributes(t, in, number);
+    t->segments_checked[write] |= (uint8_t)(1 << number);
+    if (size > 1) {
+        last = T2;
+        put_lea(e, true, T2,
+                (struct operand){
+                    .kind = AT_MEM, .base = T0, .index = NO_REG, .disp = (int32_t)size - 1});
+    }
+    put_load32(e, T1, gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, limit)));
+    put_alu(e, ALU_CMP, last, reg_operand(T1));
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_A), .site = bt_site_new(t, in)};
+    put_op(e, false, ALU_ADD << 3 | 3, T0,
+           gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, base)));
+}
+
+unsigned bt_offset(struct translation_state *t, const struct insn *in)
 {
     t->t1_share = 0;
     const ZydisDecodedOperand *o = &in->o[in->mem];
     const ZydisDecodedInstruction *z = &in->z;
     struct emit *e = &t->e;
     bool wide = z->address_width == 64;
-    bool seg = o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS;
     /* See fill_memory() in interp/decode.c. */
     bool no_base = z->raw.modrm.mod == 0 && z->raw.modrm.rm == 4 && z->raw.sib.base == 5 &&
                    (z->attributes & ZYDIS_ATTRIB_HAS_SIB);
@@ -89,7 +128,8 @@ unsigned bt_address(struct translation_state *t, const struct insn *in)
         unsigned base = no_base ? NO_REG : component(t, o->mem.base, T0);
         unsigned index = component(t, o->mem.index, T1);
         if (index == NO_REG && base == NO_REG) {
-            put_load_imm(e, T0, wide ? (uint64_t)disp : (uint32_t)disp);
+            put_load_imm(
+                e, T0, wide ? (uint64_t)disp : (uint32_t)disp & bytes_mask(z->address_width / 8u));
         } else if (index == NO_REG && disp == 0 && wide) {
             result = base;
         } else {
@@ -100,9 +140,21 @@ unsigned bt_address(struct translation_state *t, const struct insn *in)
                                  .scale_shift =
                                      o->mem.scale ? (uint8_t)__builtin_ctz(o->mem.scale) : 0};
             put_lea(e, wide, T0, at);
+            if (z->address_width == 16)
+                bt_put_extended(e, 16, T0, reg_operand(T0));
         }
     }
-    if (seg) {
+    return result;
+}
+
+unsigned bt_address(struct translation_state *t, const struct insn *in, unsigned size, bool write)
+{
+    struct emit *e = &t->e;
+    const ZydisDecodedOperand *o = &in->o[in->mem];
+    unsigned result = bt_offset(t, in);
+    if (t->segmented) {
+        bt_put_segment(t, in, (unsigned)(o->mem.segment - ZYDIS_REGISTER_ES), size, write);
+    } else if (o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS) {
         unsigned number = (unsigned)(o->mem.segment - ZYDIS_REGISTER_ES);
         if (result != T0)
             put_move(e, T0, result);
@@ -199,7 +251,7 @@ struct operand bt_check(struct translation_state *t, const struct insn *in, unsi
     site->size = (uint8_t)size;
     site->write = write;
     struct cold cold = {.kind = COLD_SLOW, .site = site, .address = (uint8_t)reg, .retry = e->at};
-    if (t->bt->mode & BT_USER || fixed) {
+    if (t->bt->mode & (BT_USER | BT_SEGMENTS) || fixed) {
         int64_t at = slot_at(t, write, slot);
         cold.kind = COLD_SLOT;
         cold.slot = (uint8_t)slot;

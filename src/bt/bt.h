@@ -24,6 +24,7 @@
 #define TEMPLATES       262144
 #define SPACES          16
 #define SPACE_PAGES     128
+#define CODE_SEGMENTS   1024
 
 /* Entry of the first-level TLB. */
 struct l1_entry {
@@ -38,15 +39,18 @@ struct jump_cache_entry {
 
 /* What a block was translated for: bits of its mode. */
 enum bt_mode {
-    BT_64 = 1,   /* 64-bit mode; else flat 32-bit code */
+    BT_64 = 1,   /* 64-bit mode; else 32-bit code, or what the last three say */
     BT_USER = 2, /* CPL 3 */
     BT_AC = 4,   /* supervisor with SMAP on and EFLAGS.AC set */
     BT_SSE = 8,  /* CR0, CR4 and XCR0 let these units run */
     BT_AVX = 16,
     BT_AVX512 = 32,
     BT_X87 = 64,
-    BT_SMAP = 128,  /* supervisor with SMAP on: AC matters */
-    BT_VALID = 256, /* translated code can run at all */
+    BT_SMAP = 128,     /* supervisor with SMAP on: AC matters */
+    BT_SEGMENTS = 256, /* segments are not flat: they have bases and limits */
+    BT_16 = 512,       /* code and stack of 16 bits; with BT_SEGMENTS */
+    BT_REAL = 1024,    /* real or virtual-8086 mode; with BT_SEGMENTS */
+    BT_VALID = 2048,   /* translated code can run at all */
 };
 
 /* Optimizations that can be switched off: names in options.c. */
@@ -141,6 +145,7 @@ struct bt_block {
     struct bt_block *tail_next;
     struct bt_exit *in; /* linked with this block */
     uint64_t rip;
+    uint32_t cs_base, cs_limit; /* of its code segment; 0 and 4 GiB without BT_SEGMENTS */
     const uint8_t *bytes;
     const uint8_t *entry_live, *entry_saved; /* executable; flags in EFLAGS, in bt.flags */
     const uint8_t *code_end;
@@ -190,6 +195,12 @@ struct bt_stats {
     uint64_t by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* call-outs */
 };
 
+/* With BT_SEGMENTS: where code is. */
+struct bt_code_segment {
+    uint32_t base, limit;
+    uint16_t number; /* in keys of the jump cache; 0: of flat code */
+};
+
 struct bt {
     /* Used by translated code. */
     uint64_t flags;    /* guest flags as LAHF and SETO AL leave them in AX */
@@ -226,8 +237,9 @@ struct bt {
     struct jump_cache_entry jumps[JUMP_CACHE];
 
     /* Not used by it. */
-    int64_t offset;     /* of this structure from struct vcpu */
-    uint64_t empty_tag; /* of unused entries: random, not canonical */
+    int64_t offset;            /* of this structure from struct vcpu */
+    uint64_t empty_tag;        /* of unused entries: random, not canonical */
+    struct bt_code_segment cs; /* that bt.mode goes with */
     unsigned next_slot, next_share;
     uint16_t mode;
     bool log; /* each block is logged: none runs here */
@@ -247,6 +259,8 @@ struct bt {
     struct bt_space spaces[SPACES];
     /* By hash of the linear page: jump-cache entries may lead there. */
     uint64_t code_pages[CODE_PAGE_BITS / 64];
+    struct bt_code_segment code_segments[CODE_SEGMENTS]; /* by hash */
+    uint16_t last_code_segment;
     uint8_t mode_number[BT_VALID]; /* of bt.mode in keys; 0: none yet */
     uint8_t mode_numbers;
     bool low_kernel;           /* supervisor code ran in the lower half */
@@ -267,7 +281,7 @@ struct bt {
     uint8_t *data;
     uint64_t segment_data;
     uint64_t code_asked, data_asked; /* up to where the host was asked for memory: offsets */
-    unsigned segment; /* being filled */
+    unsigned segment;                /* being filled */
     unsigned segment_count;
     struct bt_segment segments[SEGMENTS_MAX];
     void (*vectors_save)(void), (*vectors_load[4])(void); /* by enum bt_vectors */
@@ -312,10 +326,15 @@ static inline void bt_l1_enter(struct bt *bt, unsigned context, bool write, uint
     bt->stats.fills++;
 }
 
+static inline uint64_t bt_linear(const struct bt_block *b)
+{
+    return b->cs_base + b->rip;
+}
+
 /* How many of a block's bytes are in its page. */
 static inline unsigned bt_head(const struct bt_block *b)
 {
-    return MIN(b->length, (unsigned)(PAGE_SIZE - (b->rip & ~PAGE_MASK)));
+    return MIN(b->length, (unsigned)(PAGE_SIZE - (bt_linear(b) & ~PAGE_MASK)));
 }
 
 /* The first-level TLB that code of a mode uses. */
@@ -324,11 +343,13 @@ static inline unsigned bt_context(uint16_t mode)
     return mode & BT_USER ? TLB_USER : mode & BT_AC ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
 }
 
-/* A canonical RIP has 48 bits that matter: above them are the mode's number and a generation. */
+/* A canonical RIP has 48 bits that matter: above them are the mode's number and a generation. One
+ * of code with BT_SEGMENTS has 32, and above them is the segment's number. */
 static inline uint64_t bt_jump_key(const struct bt *bt, uint16_t mode)
 {
     bool user = mode & BT_USER;
-    return (uint64_t)bt->jump_gen[user] << 52 | (uint64_t)bt->mode_number[mode] << 48;
+    return (uint64_t)bt->jump_gen[user] << 52 | (uint64_t)bt->mode_number[mode] << 48 |
+           (uint64_t)bt->cs.number << 32;
 }
 
 /* After bt.mode or a generation has changed. */
@@ -497,6 +518,8 @@ void bt_kick(struct vcpu *cpu);            /* the engine's */
 unsigned bt_code_page_bit(uint64_t linear);
 /* Enter bt.mode: its code gets a number in keys of the jump cache. */
 void bt_number_mode(struct bt *bt);
+/* So does its code segment. */
+void bt_number_code_segment(struct bt *bt, uint32_t base, uint32_t limit);
 /* `page` is mapped at its linear address now. */
 void bt_note_page(struct bt *bt, bool user, const struct bt_page *page);
 /* Forget where code is, of user or other modes; user: in the address space that is loaded. */

@@ -114,7 +114,8 @@ struct bt_block *bt_block_find(struct bt *bt, const struct bt_page *page, uint64
                                uint16_t mode, bool plain)
 {
     for (struct bt_block *b = *block_slot(bt, page, rip, mode); b; b = b->hash_next)
-        if (b->rip == rip && b->page == page && b->mode == mode && b->plain == plain)
+        if (b->rip == rip && b->page == page && b->mode == mode && b->plain == plain &&
+            b->cs_base == bt->cs.base && b->cs_limit == bt->cs.limit)
             return b;
     return NULL;
 }
@@ -148,7 +149,8 @@ void bt_link(struct vcpu *cpu, struct bt_exit *exit, struct bt_block *to)
 {
     struct bt *bt = cpu->bt;
     if (cpu->machine->bt_off & BT_OFF_LINKS || exit->from->dead || to->dead ||
-        exit->mode != to->mode || exit->target != to->rip)
+        exit->mode != to->mode || exit->target != to->rip || exit->from->cs_base != to->cs_base ||
+        exit->from->cs_limit != to->cs_limit)
         return;
     if (exit->to == to)
         return; /* its page was not mapped there, for a while */
@@ -220,7 +222,7 @@ void bt_page_written(struct vcpu *cpu, uint64_t index)
         p->gen = atomic_load(&mem->page_gen[index]);
         for (struct bt_block *b = p->blocks, *next; b; b = next) {
             next = b->page_next;
-            if (memcmp(host + (b->rip & ~PAGE_MASK), b->bytes, bt_head(b)) == 0)
+            if (memcmp(host + (bt_linear(b) & ~PAGE_MASK), b->bytes, bt_head(b)) == 0)
                 continue;
             drop_block(cpu, b);
             bt->stats.invalidated++;

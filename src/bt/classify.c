@@ -107,6 +107,9 @@ static bool good_address(const struct translation_state *t, const struct insn *i
 {
     if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM || o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
         return false;
+    if (t->segmented)
+        return o->mem.segment != ZYDIS_REGISTER_CS || t->bt->mode & BT_REAL ||
+               !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
     if (in->z.address_width != t->bits && !(t->bits == 64 && in->z.address_width == 32))
         return false;
     return t->bits == 64 || o->mem.segment != ZYDIS_REGISTER_CS;
@@ -219,13 +222,12 @@ static bool direct_branch(struct translation_state *t, struct insn *in, uint8_t 
     if (in->o[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !near_width(t, in))
         return false;
     uint64_t target = t->rip + in->offset + in->z.length + (uint64_t)in->o[0].imm.value.s;
-    if (t->bits == 32)
-        target = (uint32_t)target;
-    else if (!is_canonical(target))
+    target = bt_ip(t, target);
+    if (t->segmented ? target > t->bt->cs.limit : !is_canonical(target))
         return false;
     in->target = target;
     in->kind = kind;
-    in->ends = kind != INSN_JCC;
+    in->ends = !is_conditional(in);
     return true;
 }
 
@@ -287,6 +289,21 @@ static bool is_vector(struct translation_state *t, struct insn *in)
     return true;
 }
 
+/* LOOPE and LOOPNE with such a prefix: interp/branch.c. */
+static bool has_repeat(const struct insn *in)
+{
+    for (unsigned i = 0; i < in->z.raw.prefix_count; i++)
+        if (in->z.raw.prefixes[i].value == 0xf2 || in->z.raw.prefixes[i].value == 0xf3)
+            return true;
+    return false;
+}
+
+/* With a smaller segment, calls fault before they push anything. */
+static bool any_target(const struct translation_state *t)
+{
+    return t->bits == 64 || t->bt->cs.limit >= bytes_mask(t->bits / 8);
+}
+
 static bool classify(struct translation_state *t, struct insn *in)
 {
     ZydisMnemonic m = in->z.mnemonic;
@@ -301,7 +318,8 @@ static bool classify(struct translation_state *t, struct insn *in)
         return in->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT || in->z.opcode == 0x1e ||
                in->z.opcode == 0x1f;
     case ZYDIS_MNEMONIC_LEA:
-        if (in->z.address_width != t->bits || (in->z.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+        if ((in->z.address_width != t->bits && !t->segmented) ||
+            (in->z.attributes & ZYDIS_ATTRIB_HAS_LOCK))
             return false;
         in->mem = 1;
         in->kind = INSN_LEA;
@@ -323,8 +341,15 @@ static bool classify(struct translation_state *t, struct insn *in)
         if (direct_branch(t, in, INSN_CALL))
             return true;
         in->ends = true;
-        return in->o[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+        return in->o[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE && any_target(t) &&
                one_operand(t, in, INSN_CALL_INDIRECT);
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+    case ZYDIS_MNEMONIC_JCXZ:
+    case ZYDIS_MNEMONIC_JECXZ:
+    case ZYDIS_MNEMONIC_JRCXZ:
+        return !has_repeat(in) && direct_branch(t, in, INSN_LOOP);
     case ZYDIS_MNEMONIC_RET:
         in->ends = true;
         in->kind = INSN_RET;
@@ -340,6 +365,10 @@ static bool classify(struct translation_state *t, struct insn *in)
         return true;
     if (!is_generic(m))
         return is_vector(t, in);
+    /* Others have prefixes that are more than the operand's size, or are not there in real mode. */
+    if (t->segmented && (in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+                         in->z.opcode_map > ZYDIS_OPCODE_MAP_0F))
+        return false;
     in->kind = INSN_GENERIC;
     in->may_fault =
         m == ZYDIS_MNEMONIC_DIV || m == ZYDIS_MNEMONIC_IDIV || m == ZYDIS_MNEMONIC_CMPXCHG16B;
@@ -347,7 +376,7 @@ static bool classify(struct translation_state *t, struct insn *in)
     bool bit_string = m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS ||
                       m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
     if (bit_string && in->o[0].type == ZYDIS_OPERAND_TYPE_MEMORY && is_register(&in->o[1])) {
-        if (in->z.address_width != t->bits || in->z.operand_width < 32)
+        if (t->segmented || in->z.address_width != t->bits || in->z.operand_width < 32)
             return false;
         in->bit_string = true;
     }
@@ -378,7 +407,8 @@ void bt_classify(struct translation_state *t, struct insn *in)
                      in->kind == INSN_CALL || in->kind == INSN_CALL_INDIRECT ||
                      in->kind == INSN_RET || in->kind == INSN_JMP_INDIRECT;
         in->access = (in->mem >= 0 && in->kind != INSN_LEA) || stack || in->may_fault ||
-                     in->kind == INSN_SYSTEM || in->kind == INSN_ACCESS_CHECK || is_string(in);
+                     in->kind == INSN_LOOP || in->kind == INSN_SYSTEM ||
+                     in->kind == INSN_ACCESS_CHECK || is_string(in);
         if (in->pushes)
             in->reads = FLAGS_ALL;
         return;

@@ -6,6 +6,8 @@
 
 static void move_rsp(struct translation_state *t, int32_t delta)
 {
+    if (t->bits == 16)
+        put8(&t->e, 0x66);
     put_lea(&t->e, t->bits == 64, HOST_RSP,
             (struct operand){.kind = AT_MEM, .base = HOST_RSP, .index = NO_REG, .disp = delta});
 }
@@ -19,6 +21,10 @@ static struct operand check_push(struct translation_state *t, const struct insn 
     put_lea(&t->e, t->bits == 64, T0,
             (struct operand){
                 .kind = AT_MEM, .base = HOST_RSP, .index = NO_REG, .disp = -(int32_t)size});
+    if (t->bits == 16)
+        bt_put_extended(&t->e, 16, T0, reg_operand(T0));
+    if (t->segmented)
+        bt_put_segment(t, in, SS, size, true);
     return bt_check(t, in, T0, size, true, true);
 }
 
@@ -26,19 +32,23 @@ static struct operand check_top(struct translation_state *t, const struct insn *
 {
     if (in->shared_stack != NO_REG)
         return bt_shared(t, in->shared_stack, 0);
-    if (t->bits == 32)
-        put_op(&t->e, false, 0x8b, T0, reg_operand(base));
-    return bt_check(t, in, t->bits == 32 ? T0 : base, t->bits / 8, false, true);
+    if (t->bits != 64)
+        bt_put_extended(&t->e, t->bits, T0, reg_operand(base));
+    if (t->segmented)
+        bt_put_segment(t, in, SS, t->bits / 8, false);
+    return bt_check(t, in, t->bits == 64 ? base : T0, t->bits / 8, false, true);
 }
 
 static void put_sized(struct translation_state *t, bool store, unsigned reg, struct operand rm)
 {
+    if (t->bits == 16)
+        put8(&t->e, 0x66);
     put_op(&t->e, t->bits == 64, store ? 0x89 : 0x8b, reg, rm);
 }
 
 static void push_done(struct translation_state *t, const struct insn *in)
 {
-    if (in->shared_stack != NO_REG)
+    if (in->shared_stack != NO_REG || t->segmented)
         move_rsp(t, -(int32_t)t->bits / 8);
     else
         put_sized(t, false, HOST_RSP, reg_operand(T0));
@@ -74,7 +84,7 @@ static void load_target(struct translation_state *t, const struct insn *in)
 {
     struct operand mem = bt_memory_operand(t, in, t->bits / 8, false);
     bt_fault_point(t, in);
-    put_sized(t, false, T2, mem);
+    bt_put_extended(&t->e, t->bits, T2, mem);
     put_store(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
 }
 
@@ -135,10 +145,12 @@ static void emit_leave(struct translation_state *t, struct insn *in)
     struct operand top = check_top(t, in, RBP);
     bt_fault_point(t, in);
     put_sized(t, false, T2, top);
+    if (t->bits == 16)
+        put8(&t->e, 0x66);
     put_lea(&t->e, t->bits == 64, HOST_RSP,
             (struct operand){
                 .kind = AT_MEM, .base = RBP, .index = NO_REG, .disp = (int32_t)t->bits / 8});
-    put_move(&t->e, RBP, T2);
+    put_sized(t, false, RBP, reg_operand(T2));
 }
 
 /* ---- Branches ---- */
@@ -152,7 +164,7 @@ void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target)
                              .jump = jump,
                              .mode = b->mode,
                              .flags_live = !(t->flags & FLAGS_SAVED),
-                             .crosses = (target ^ b->rip) & PAGE_MASK};
+                             .crosses = ((b->cs_base + target) ^ bt_linear(b)) & PAGE_MASK};
     t->colds[t->cold_count++] = (struct cold){.kind = COLD_EXIT, .jump = jump, .exit = exit};
 }
 
@@ -173,7 +185,7 @@ uint8_t *bt_put_jump_lookup(struct emit *e, const struct bt *bt, bool ac)
 
 static bool host_returns(const struct translation_state *t)
 {
-    return !(t->cpu->machine->bt_off & BT_OFF_RETURNS) && !(t->block->mode & BT_AC);
+    return !(t->cpu->machine->bt_off & BT_OFF_RETURNS) && !(t->block->mode & (BT_AC | BT_SEGMENTS));
 }
 
 static struct bt_site *branch_site(struct translation_state *t, const struct insn *in, int undo)
@@ -209,9 +221,7 @@ static void put_indirect_jump(struct translation_state *t, const struct insn *in
  * T0: not always the one that belongs here. */
 static void put_landing(struct translation_state *t, const struct insn *in)
 {
-    uint64_t next = t->rip + in->offset + in->z.length;
-    if (t->bits == 32)
-        next = (uint32_t)next;
+    uint64_t next = bt_next_ip(t, in);
     if ((int64_t)next == (int32_t)next) {
         put_alu_imm(&t->e, true, ALU_CMP, reg_operand(T0), (int32_t)next);
         t->block->fixed = true;
@@ -227,10 +237,13 @@ static void put_landing(struct translation_state *t, const struct insn *in)
 static void push_return(struct translation_state *t, const struct insn *in)
 {
     struct operand top = check_push(t, in);
-    uint64_t next = t->rip + in->offset + in->z.length;
-    if (t->bits == 32)
-        next = (uint32_t)next;
-    if (t->bits == 32 || (int64_t)next == (int32_t)next) {
+    uint64_t next = bt_next_ip(t, in);
+    if (t->bits == 16) {
+        put8(&t->e, 0x66);
+        put_op(&t->e, false, 0xc7, 0, top);
+        put8(&t->e, (uint8_t)next);
+        put8(&t->e, (uint8_t)(next >> 8));
+    } else if (t->bits == 32 || (int64_t)next == (int32_t)next) {
         bt_fault_point(t, in);
         put_op(&t->e, t->bits == 64, 0xc7, 0, top);
         put32(&t->e, (uint32_t)next);
@@ -276,7 +289,7 @@ static void emit_call_indirect(struct translation_state *t, struct insn *in)
     if (t->bits == 64)
         check_canonical(t, in);
     push_return(t, in);
-    put_op(&t->e, t->bits == 64, 0x8b, T0, gs_operand(BT_AT(t->bt, target)));
+    bt_put_extended(&t->e, t->bits, T0, gs_operand(BT_AT(t->bt, target)));
     bool returns = host_returns(t);
     put_indirect_jump(t, in, -(int)t->bits / 8, returns);
     if (returns)
@@ -289,9 +302,9 @@ static void emit_jmp_indirect(struct translation_state *t, struct insn *in)
     if (in->mem >= 0) {
         struct operand mem = bt_memory_operand(t, in, t->bits / 8, false);
         bt_fault_point(t, in);
-        put_sized(t, false, T0, mem);
+        bt_put_extended(&t->e, t->bits, T0, mem);
     } else {
-        put_sized(t, false, T0, reg_operand(source_value(t, in, T0)));
+        bt_put_extended(&t->e, t->bits, T0, reg_operand(source_value(t, in, T0)));
     }
     put_indirect_jump(t, in, 0, false);
 }
@@ -304,7 +317,7 @@ static void emit_ret(struct translation_state *t, struct insn *in)
     bt_flags_clobber(t, in->live_before);
     struct operand top = check_top(t, in, HOST_RSP);
     bt_fault_point(t, in);
-    put_sized(t, false, T0, top);
+    bt_put_extended(&t->e, t->bits, T0, top);
     int delta = (int)(t->bits / 8 + extra);
     move_rsp(t, delta);
     if (!host_returns(t)) {
@@ -319,6 +332,35 @@ static void emit_ret(struct translation_state *t, struct insn *in)
     put8(&t->e, 0xc3);
 }
 
+/* SDM vol. 2, LOOP and JCXZ: the address size says which part of RCX counts. Flags are saved. */
+static void emit_loop(struct translation_state *t, struct insn *in)
+{
+    struct emit *e = &t->e;
+    const unsigned width = in->z.address_width;
+    const ZydisMnemonic m = in->z.mnemonic;
+    bool loop = m == ZYDIS_MNEMONIC_LOOP || m == ZYDIS_MNEMONIC_LOOPE || m == ZYDIS_MNEMONIC_LOOPNE;
+    bt_flags_clobber(t, in->live_before);
+    if (loop) {
+        if (width == 16)
+            put8(e, 0x66);
+        put_lea(e, width == 64, RCX,
+                (struct operand){.kind = AT_MEM, .base = RCX, .index = NO_REG, .disp = -1});
+    }
+    bt_put_extended(e, width, T2, reg_operand(RCX));
+    put_op(e, true, 0x85, T2, reg_operand(T2)); /* TEST */
+    uint8_t *ends = NULL;
+    if (loop && m != ZYDIS_MNEMONIC_LOOP) {
+        ends = put_jcc(e, CC_E);
+        put_op(e, false, 0xf7, 0, gs_operand(BT_AT(t->bt, flags))); /* TEST, as LAHF left it */
+        put32(e, FLAG_ZF << 8);
+    }
+    bool zero = !loop || m == ZYDIS_MNEMONIC_LOOPNE;
+    bt_emit_exit(t, put_jcc(e, zero ? CC_E : CC_NE), in->target);
+    if (ends)
+        put_target(ends, e->at);
+    t->t1_share = 0;
+}
+
 /* STAC and CLAC: go on in the code for the other setting. What the interpreter has computed from
  * the flag is brought up to date when it is next needed. */
 static void emit_access_check(struct translation_state *t, struct insn *in)
@@ -327,8 +369,7 @@ static void emit_access_check(struct translation_state *t, struct insn *in)
     bt_flags_clobber(t, in->live_before);
     put_op(&t->e, false, 0x81, sets ? ALU_OR : ALU_AND, gs_operand(VCPU_AT(rflags)));
     put32(&t->e, sets ? FLAG_AC : ~FLAG_AC);
-    uint64_t next = t->rip + in->offset + in->z.length;
-    bt_emit_exit(t, put_jump(&t->e), t->bits == 32 ? (uint32_t)next : next);
+    bt_emit_exit(t, put_jump(&t->e), bt_next_ip(t, in));
     struct bt_exit *exit = &t->block->exits[t->block->exit_count - 1];
     exit->mode = (uint16_t)(sets ? exit->mode | BT_AC : exit->mode & ~BT_AC);
 }
@@ -351,6 +392,9 @@ void bt_emit_flow(struct translation_state *t, struct insn *in)
     case INSN_JCC:
         bt_flags_need(t);
         bt_emit_exit(t, put_jcc(&t->e, (unsigned)condition_of_jump(in->z.mnemonic)), in->target);
+        break;
+    case INSN_LOOP:
+        emit_loop(t, in);
         break;
     case INSN_JMP:
         bt_emit_exit(t, put_jump(&t->e), in->target);

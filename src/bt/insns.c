@@ -87,6 +87,21 @@ static bool is_byte_register(const ZydisDecodedOperand *o)
            !(o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH);
 }
 
+/* Those are the default in 16-bit code, where our own wants a prefix. */
+static bool has_word_operand(const struct insn *in)
+{
+    if (in->z.operand_width != 16)
+        return false;
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        const ZydisDecodedOperand *o = &in->o[i];
+        if (o->size == 16 && (o->type == ZYDIS_OPERAND_TYPE_MEMORY ||
+                              (o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                               ZydisRegisterGetClass(o->reg.value) != ZYDIS_REGCLASS_FLAGS)))
+            return true;
+    }
+    return false;
+}
+
 static void put_legacy(struct translation_state *t, const struct insn *in, unsigned reg,
                        unsigned opcode_reg, struct operand rm, bool force_rex)
 {
@@ -94,12 +109,14 @@ static void put_legacy(struct translation_state *t, const struct insn *in, unsig
     struct emit *e = &t->e;
     for (unsigned i = 0; i < z->raw.prefix_count; i++) {
         uint8_t prefix = z->raw.prefixes[i].value;
-        if (prefix == 0x66 || prefix == 0xf2 || prefix == 0xf3 || prefix == 0xf0)
+        if ((prefix == 0x66 && t->bits != 16) || prefix == 0xf2 || prefix == 0xf3 || prefix == 0xf0)
             put8(e, prefix);
     }
+    if (t->bits == 16 && has_word_operand(in))
+        put8(e, 0x66);
     uint8_t opcode = z->opcode;
-    /* INC and DEC of 32-bit code have the opcodes of REX. */
-    if (t->bits == 32 && z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (opcode & 0xf0) == 0x40) {
+    /* INC and DEC outside 64-bit code have the opcodes of REX. */
+    if (t->bits != 64 && z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (opcode & 0xf0) == 0x40) {
         put_op(e, false, 0xff, opcode >> 3 & 1, reg_operand(opcode_reg));
         return;
     }
@@ -255,7 +272,7 @@ struct operand bt_memory_operand(struct translation_state *t, const struct insn 
 {
     const ZydisDecodedOperand *o = &in->o[in->mem];
     if (in->shared_base == NO_REG)
-        return bt_check(t, in, bt_address(t, in), size, write, false);
+        return bt_check(t, in, bt_address(t, in, size, write), size, write, false);
     return bt_shared(t, in->shared_base,
                      o->mem.disp.has_displacement ? (int32_t)o->mem.disp.value : 0);
 }
@@ -335,7 +352,7 @@ static void emit_bit_string(struct translation_state *t, struct insn *in)
 {
     struct emit *e = &t->e;
     bool wide = in->z.operand_width == 64, write = in->z.mnemonic != ZYDIS_MNEMONIC_BT;
-    unsigned address = bt_address(t, in), size = in->z.operand_width / 8u;
+    unsigned size = in->z.operand_width / 8u, address = bt_address(t, in, size, write);
     uint8_t guest = 0, shift;
     bind_reg(in->o[1].reg.value, &guest, &shift);
     struct operand offset =
@@ -384,12 +401,8 @@ static void emit_generic(struct translation_state *t, struct insn *in)
 
 static void emit_lea(struct translation_state *t, struct insn *in)
 {
-    const ZydisDecodedOperand *o = &in->o[1];
     struct stand_ins s = {.pool = {T2}, .pool_count = 1};
-    struct insn plain = *in;
-    plain.o[1].mem.segment = ZYDIS_REGISTER_DS; /* ignored */
-    (void)o;
-    unsigned address = bt_address(t, &plain);
+    unsigned address = bt_offset(t, in);
     unsigned host = operand_host(&s, in, &in->o[0]);
     load_stand_ins(t, &s);
     if (in->z.operand_width == 16)
@@ -400,6 +413,7 @@ static void emit_lea(struct translation_state *t, struct insn *in)
 
 static void emit_callout(struct translation_state *t, struct insn *in)
 {
+    t->segments_checked[0] = t->segments_checked[1] = 0; /* it may load one */
     bt_flags_clobber(t, in->live_before);
     bt_put_site(t, T1, bt_site_new(t, in), 0);
     if (in->ends)
@@ -440,6 +454,7 @@ void bt_emit_insn(struct translation_state *t, struct insn *in)
     case INSN_POP:
     case INSN_LEAVE:
     case INSN_JCC:
+    case INSN_LOOP:
     case INSN_JMP:
     case INSN_CALL:
     case INSN_JMP_INDIRECT:

@@ -278,7 +278,7 @@ const void *bt_callout_end(struct vcpu *cpu, struct bt_site *site)
     if (site->straddles)
         return bt_callout_end_slow(cpu, site);
     cpu->cc = flags_from_ax((uint32_t)bt->flags & 0xffff);
-    if (!(bt->mode & BT_64 ? run(cpu, site) : run32(cpu, site)))
+    if (bt->mode & BT_SEGMENTS || !(bt->mode & BT_64 ? run(cpu, site) : run32(cpu, site)))
         return bt_callout_end_slow(cpu, site);
     bt->flags = ax_from_flags(cpu->cc);
     bt->stats.callouts++;

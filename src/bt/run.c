@@ -36,18 +36,29 @@ static uint8_t units(const struct vcpu *cpu)
     return units;
 }
 
+static uint16_t segmented_mode(const struct vcpu *cpu)
+{
+    return BT_SEGMENTS | (cpu->interp->mode.bits == 16 ? BT_16 : 0) |
+           (cpu_protected(cpu) ? 0 : BT_REAL);
+}
+
 /* The mode to translate for; 0: the interpreter runs this. */
 static uint16_t current_mode(const struct vcpu *cpu)
 {
     const struct interp *in = cpu->interp;
     if (cpu->cpl == 1 || cpu->cpl == 2)
         return 0;
-    if (in->align_check || in->mode.bits == 16 || in->mode.stack_bits != in->mode.bits)
+    if (in->align_check || in->mode.stack_bits != in->mode.bits)
         return 0;
-    if (in->mode.bits == 32 &&
-        (!in->flat || cpu->seg[CS].base || cpu->seg[CS].limit != 0xffffffff || !cpu_protected(cpu)))
-        return 0;
-    uint16_t mode = in->mode.bits == 64 ? BT_64 : 0;
+    uint16_t mode = BT_64;
+    if (in->mode.bits != 64) {
+        const struct segment *cs = &cpu->seg[CS];
+        bool whole =
+            !cs->base && cs->limit == 0xffffffff && in->mode.bits == 32 && cpu_protected(cpu);
+        if (in->flat != whole || cs->base + (uint64_t)cs->limit > UINT32_MAX)
+            return 0;
+        mode = whole ? 0 : segmented_mode(cpu);
+    }
     if (cpu->cpl == 3)
         mode |= BT_USER;
     if (in->context == TLB_SUPERVISOR_AC)
@@ -62,11 +73,20 @@ uint16_t bt_current_mode(const struct vcpu *cpu)
     return current_mode(cpu);
 }
 
-static void set_mode(struct bt *bt, uint16_t mode)
+static void set_mode(struct vcpu *cpu, uint16_t mode)
 {
+    struct bt *bt = cpu->bt;
+    const struct segment *cs = &cpu->seg[CS];
     mode &= (uint16_t)~BT_VALID;
-    if (bt->mode == mode && bt->mode_number[mode])
+    bool segmented = mode & BT_SEGMENTS;
+    bool same_cs = segmented ? bt->cs.number && bt->cs.base == cs->base && bt->cs.limit == cs->limit
+                             : !bt->cs.number;
+    if (bt->mode == mode && bt->mode_number[mode] && same_cs)
         return;
+    if (!segmented)
+        bt->cs = (struct bt_code_segment){0, UINT32_MAX, 0};
+    else if (!same_cs)
+        bt_number_code_segment(bt, (uint32_t)cs->base, cs->limit);
     bt->mode = mode;
     bt_number_mode(bt);
     bt_forget_returns(bt); /* they lead to code for the other mode */
@@ -79,7 +99,7 @@ static void sync_mode(struct vcpu *cpu)
         !(cpu->rflags & FLAG_AC) == (cpu->interp->context != TLB_SUPERVISOR_AC))
         return;
     interp_mode_changed(cpu);
-    set_mode(cpu->bt, current_mode(cpu));
+    set_mode(cpu, current_mode(cpu));
 }
 
 /* ---- Call-outs ---- */
@@ -134,6 +154,8 @@ static const struct op *decode_op(struct vcpu *cpu, struct bt_site *site, const 
 static const struct op *straddler_op(struct vcpu *cpu, struct bt_site *site)
 {
     uint64_t next = (site->block->rip | ~PAGE_MASK) + 1;
+    if (site->block->mode & BT_SEGMENTS)
+        return NULL;
     if (!(site->block->mode & BT_64))
         next = (uint32_t)next;
     if (!is_canonical(next))
@@ -254,16 +276,23 @@ static void set_tsc_delta(struct vcpu *cpu)
 
 /* ---- Finding code ---- */
 
+/* May there be code at vcpu.rip, in bt.mode? */
+static bool good_target(const struct vcpu *cpu)
+{
+    const struct bt *bt = cpu->bt;
+    return bt->mode & BT_SEGMENTS ? cpu->rip <= bt->cs.limit : is_canonical(cpu->rip);
+}
+
 /* The block at vcpu.rip. NULL: let the interpreter run what is there. */
 static struct bt_block *find_block(struct vcpu *cpu, bool plain)
 {
     struct bt *bt = cpu->bt;
     uint64_t rip = cpu->rip;
     bt->stats.lookups++;
-    if (!is_canonical(rip))
+    if (!good_target(cpu))
         return NULL;
-    uint64_t gpa = interp_fetch_translate(cpu, rip);
-    struct bt_page *page = bt_page_get(cpu, rip, gpa);
+    uint64_t linear = bt->cs.base + rip, gpa = interp_fetch_translate(cpu, linear);
+    struct bt_page *page = bt_page_get(cpu, linear, gpa);
     if (!page)
         return NULL;
     struct bt_block *b = bt_block_find(bt, page, rip, bt->mode, plain);
@@ -299,7 +328,7 @@ const void *bt_next_code(struct vcpu *cpu)
     cpu->rflags &= ~FLAG_RF; /* nobody debugs */
     if (mode != (bt->mode | BT_VALID))
         save_vectors(bt);
-    set_mode(bt, mode);
+    set_mode(cpu, mode);
     const struct jump_cache_entry *e = bt_jump_cache_slot(bt, cpu->rip);
     if (e->key == bt_key_of(bt, cpu->rip))
         return e->code;
@@ -321,9 +350,10 @@ const void *bt_callout_end_slow(struct vcpu *cpu, struct bt_site *site)
  * interpreter does it again. False: the address is one. */
 static bool undo_branch(struct vcpu *cpu, const struct bt_site *site)
 {
-    if (is_canonical(cpu->rip))
+    if (good_target(cpu))
         return false;
-    cpu->gpr[RSP] -= (uint64_t)(int64_t)site->undo;
+    uint64_t mask = cpu->interp->stack_mask, rsp = cpu->gpr[RSP];
+    cpu->gpr[RSP] = (rsp & ~mask) | ((rsp - (uint64_t)(int64_t)site->undo) & mask);
     cpu->rip = site->block->rip + site->offset;
     return true;
 }
@@ -369,7 +399,7 @@ static void run_translated(struct vcpu *cpu)
         uint16_t mode = current_mode(cpu);
         if (!mode)
             return;
-        set_mode(bt, mode);
+        set_mode(cpu, mode);
         uint64_t evictions = bt->stats.evictions;
         b = find_block(cpu, exit && exit->plain);
         if (b && exit && bt->stats.evictions == evictions)
@@ -466,7 +496,7 @@ static enum vcpu_exit bt_run(struct vcpu *cpu, struct tv_error *err)
         }
         uint16_t mode = current_mode(cpu);
         if (mode && !interp_must_run(cpu)) {
-            set_mode(bt, mode);
+            set_mode(cpu, mode);
             bt->needs_interp = false;
             run_translated(cpu);
             if (!bt->needs_interp)
@@ -544,6 +574,7 @@ static int bt_vcpu_init(struct vcpu *cpu, struct tv_error *err)
     bt->load_x87 = bt_x87_load;
     bt->has_xsave = has_xsave();
     bt->host_mxcsr = __builtin_ia32_stmxcsr();
+    bt->cs.limit = UINT32_MAX;
     bt->jump_gen[0] = bt->jump_gen[1] = bt->last_gen[0] = bt->last_gen[1] = 1;
     pthread_mutex_init(&bt->written_lock, NULL);
     /* A guest that could guess it would crash its own VMM with it, no more. */

@@ -196,8 +196,8 @@ void bt_find_shares(struct translation_state *t)
                       (uses_stack(in) && in->shared_stack == NO_REG);
         in->access = checks || in->may_fault || in->kind == INSN_SYSTEM ||
                      in->kind == INSN_ACCESS_CHECK || in->kind == INSN_CALLOUT || is_string(in) ||
-                     in->kind == INSN_RET || in->kind == INSN_JMP_INDIRECT ||
-                     in->kind == INSN_CALL_INDIRECT;
+                     in->kind == INSN_LOOP || in->kind == INSN_RET ||
+                     in->kind == INSN_JMP_INDIRECT || in->kind == INSN_CALL_INDIRECT;
     }
 }
 

@@ -24,6 +24,21 @@ void bt_number_mode(struct bt *bt)
     bt_set_jump_keys(bt);
 }
 
+void bt_number_code_segment(struct bt *bt, uint32_t base, uint32_t limit)
+{
+    struct bt_code_segment *s =
+        &bt->code_segments[(base >> 4 ^ base >> 14 ^ limit) & (CODE_SEGMENTS - 1)];
+    if (!s->number || s->base != base || s->limit != limit) {
+        if (!++bt->last_code_segment) { /* numbers start anew */
+            memset(bt->code_segments, 0, sizeof bt->code_segments);
+            memset(bt->jumps, 0, sizeof bt->jumps);
+            bt->last_code_segment = 1;
+        }
+        *s = (struct bt_code_segment){base, limit, bt->last_code_segment};
+    }
+    bt->cs = *s;
+}
+
 unsigned bt_code_page_bit(uint64_t linear)
 {
     return (unsigned)(linear >> PAGE_SHIFT ^ linear >> 25) & (CODE_PAGE_BITS - 1);

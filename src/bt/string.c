@@ -28,9 +28,13 @@ bool bt_classify_string(const struct translation_state *t, struct insn *in)
 {
     const uint64_t segments = ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS |
                               (t->bits == 64 ? 0 : ZYDIS_ATTRIB_HAS_SEGMENT_CS);
-    const uint64_t repeats = ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
-    if (in->z.meta.category != ZYDIS_CATEGORY_STRINGOP || in->z.address_width != t->bits ||
-        (in->z.attributes & (segments | repeats | ZYDIS_ATTRIB_HAS_LOCK)))
+    uint64_t others = ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE | ZYDIS_ATTRIB_HAS_LOCK;
+    if (t->segmented)
+        others |= ZYDIS_ATTRIB_HAS_REP;
+    else
+        others |= segments;
+    if (in->z.meta.category != ZYDIS_CATEGORY_STRINGOP || (in->z.attributes & others) ||
+        (in->z.address_width != t->bits && !t->segmented))
         return false;
     if (!(in->z.attributes & ZYDIS_ATTRIB_HAS_REP)) {
         in->kind = INSN_STRING_ONCE;
@@ -162,52 +166,64 @@ static void put_sized(struct emit *e, unsigned size, uint8_t opcode, unsigned re
 
 enum { LOAD = 0x8a, STORE = 0x88, COMPARE = 0x3a }; /* MOV r, r/m; MOV r/m, r; CMP r, r/m */
 
-/* The pointer's value to a register. Outside 64-bit mode only the lower half counts. */
-static void put_pointer(struct translation_state *t, unsigned to, unsigned pointer)
+/* The segment of the source: DS, or what a prefix says. */
+static unsigned source_segment(const struct insn *in)
 {
-    put_op(&t->e, t->bits == 64, 0x8b, to, reg_operand(pointer));
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        const ZydisDecodedOperand *o = &in->o[i];
+        uint8_t base, shift;
+        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && bind_reg(o->mem.base, &base, &shift) &&
+            base == RSI)
+            return (unsigned)(o->mem.segment - ZYDIS_REGISTER_ES);
+    }
+    return DS;
 }
 
 static struct operand check_element(struct translation_state *t, struct insn *in, unsigned pointer,
                                     bool write)
 {
     in->pointer = (uint8_t)pointer;
-    put_pointer(t, T0, pointer);
+    bt_put_extended(&t->e, in->z.address_width, T0, reg_operand(pointer));
+    if (t->segmented)
+        bt_put_segment(t, in, pointer == RDI ? ES : source_segment(in), size_of(in), write);
     return bt_check(t, in, T0, size_of(in), write, false);
 }
 
-static void advance(struct translation_state *t, unsigned pointer, unsigned size)
+static void advance(struct translation_state *t, const struct insn *in, unsigned pointer)
 {
-    put_lea(&t->e, t->bits == 64, pointer,
-            (struct operand){
-                .kind = AT_MEM, .base = (uint8_t)pointer, .index = NO_REG, .disp = (int32_t)size});
+    if (in->z.address_width == 16)
+        put8(&t->e, 0x66);
+    put_lea(&t->e, in->z.address_width == 64, pointer,
+            (struct operand){.kind = AT_MEM,
+                             .base = (uint8_t)pointer,
+                             .index = NO_REG,
+                             .disp = (int32_t)size_of(in)});
 }
 
 void bt_emit_string_once(struct translation_state *t, struct insn *in)
 {
     struct emit *e = &t->e;
     unsigned opcode = opcode_of(in), size = size_of(in), value = RAX;
-    struct operand addend = gs_operand(BT_AT(t->bt, target)), mem;
+    struct operand source = gs_operand(BT_AT(t->bt, target)), mem;
     bool compares = opcode == OPCODE_SCAS || opcode == OPCODE_CMPS;
     leave_backwards(t, in);
     if (opcode == OPCODE_LODS) {
         mem = check_element(t, in, RSI, false);
     } else if (opcode == OPCODE_MOVS || opcode == OPCODE_CMPS) {
-        check_element(t, in, RSI, false);
-        put_store(e, T1, addend);
+        put_lea(e, true, T1, check_element(t, in, RSI, false));
+        put_store(e, T1, source);
         mem = check_element(t, in, RDI, opcode == OPCODE_MOVS);
         value = T2;
-        put_pointer(t, T2, RSI);
-        put_alu(e, ALU_ADD, T2, addend);
+        put_load(e, T2, source);
         put_sized(e, size, LOAD, T2, (struct operand){.kind = AT_MEM, .base = T2, .index = NO_REG});
     } else {
         mem = check_element(t, in, RDI, opcode == OPCODE_STOS);
     }
     put_sized(e, size, opcode == OPCODE_LODS ? LOAD : compares ? COMPARE : STORE, value, mem);
     if (opcode == OPCODE_LODS || value == T2)
-        advance(t, RSI, size);
+        advance(t, in, RSI);
     if (opcode != OPCODE_LODS)
-        advance(t, RDI, size);
+        advance(t, in, RDI);
     if (compares)
         t->flags = FLAGS_LIVE;
     t->t1_share = 0;

@@ -60,7 +60,7 @@ bool bt_classify_system(const struct translation_state *t, struct insn *in)
         return true;
     case ZYDIS_MNEMONIC_POPFQ:
     case ZYDIS_MNEMONIC_POPFD:
-        if ((in->z.mnemonic == ZYDIS_MNEMONIC_POPFQ) != wide ||
+        if (t->segmented || (in->z.mnemonic == ZYDIS_MNEMONIC_POPFQ) != wide ||
             t->cpu->interp->mode.stack_bits != t->bits)
             return false;
         in->kind = INSN_SYSTEM;
@@ -70,7 +70,7 @@ bool bt_classify_system(const struct translation_state *t, struct insn *in)
         break;
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
-        if (!(t->bt->mode & BT_SMAP))
+        if (!(t->bt->mode & BT_SMAP) || t->segmented)
             return false;
         in->kind = INSN_ACCESS_CHECK;
         in->ends = true;
@@ -91,7 +91,7 @@ bool bt_classify_system(const struct translation_state *t, struct insn *in)
         in->pushes = true;
         break;
     case ZYDIS_MNEMONIC_PUSHFD:
-        if (wide || t->cpu->interp->mode.stack_bits != 32)
+        if (wide || t->segmented || t->cpu->interp->mode.stack_bits != 32)
             return false;
         in->pushes = true;
         break;

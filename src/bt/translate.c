@@ -10,7 +10,7 @@
 
 static bool is_branch_out(const struct insn *in)
 {
-    return in->kind == INSN_JCC || in->kind == INSN_JMP || in->kind == INSN_CALL ||
+    return is_conditional(in) || in->kind == INSN_JMP || in->kind == INSN_CALL ||
            in->kind == INSN_ACCESS_CHECK;
 }
 
@@ -31,6 +31,8 @@ static bool add_tail(struct translation_state *t, uint8_t *bytes, unsigned len)
 {
     struct vcpu *cpu = t->cpu;
     uint64_t next = t->rip + len;
+    if (t->segmented)
+        return false;
     if (t->bits == 32 ? next >> 32 : !is_canonical(next))
         return false;
     t->tail = bt_page_get(cpu, next, interp_fetch_translate(cpu, next));
@@ -98,7 +100,7 @@ static void find_liveness(struct translation_state *t)
     uint32_t live = FLAGS_ARITH;
     for (unsigned i = t->count; i--;) {
         struct insn *in = &t->insns[i];
-        if (in->kind == INSN_JCC)
+        if (is_conditional(in))
             live = FLAGS_ARITH;
         in->live_after = live;
         live = (live & ~in->writes) | in->reads;
@@ -188,7 +190,7 @@ static void emit_counts(struct translation_state *t, unsigned from)
             accesses += in->mem >= 0;
         accesses += in->kind == INSN_PUSH || in->kind == INSN_POP || in->kind == INSN_LEAVE ||
                     in->kind == INSN_CALL || in->kind == INSN_CALL_INDIRECT || in->kind == INSN_RET;
-        if (in->kind == INSN_JCC)
+        if (is_conditional(in))
             break;
     }
     put_count(t, VCPU_AT(instructions), instructions);
@@ -228,14 +230,13 @@ static void emit_body(struct translation_state *t)
             emit_attention_check(t, in);
             check = false;
         }
-        if (t->cpu->machine->count && (!i || t->insns[i - 1].kind == INSN_JCC))
+        if (t->cpu->machine->count && (!i || is_conditional(&t->insns[i - 1])))
             emit_counts(t, i);
         bt_emit_insn(t, in);
     }
     const struct insn *last = &t->insns[t->count - 1];
     if (!last->ends) {
-        uint64_t next = t->rip + last->offset + last->z.length;
-        bt_emit_exit(t, put_jump(&t->e), t->bits == 32 ? (uint32_t)next : next);
+        bt_emit_exit(t, put_jump(&t->e), bt_next_ip(t, last));
     }
 }
 
@@ -312,18 +313,22 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
         return known;
     interp_reserve(cpu);
 
-    unsigned start = (unsigned)(cpu->rip & ~PAGE_MASK);
-    unsigned len = (unsigned)MIN(PAGE_SIZE - start, (uint64_t)BLOCK_INSNS * 15);
+    unsigned start = (unsigned)((bt->cs.base + cpu->rip) & ~PAGE_MASK);
+    uint64_t len = MIN(PAGE_SIZE - start, (uint64_t)BLOCK_INSNS * 15);
+    if (bt->mode & BT_SEGMENTS)
+        len = MIN(len, MIN((uint64_t)bt->cs.limit, cpu->interp->ip_mask) - cpu->rip + 1);
     t->cpu = cpu;
     t->bt = bt;
     t->rip = cpu->rip;
-    t->bits = bt->mode & BT_64 ? 64 : 32;
+    t->bits = bt->mode & BT_64 ? 64 : bt->mode & BT_16 ? 16 : 32;
+    t->segmented = bt->mode & BT_SEGMENTS;
+    t->segments_checked[0] = t->segments_checked[1] = 0;
     t->context = bt_context(bt->mode);
     t->cold_count = 0;
     /* A copy: another processor may write while we look. */
     uint8_t bytes[BLOCK_INSNS * 15 + ZYDIS_MAX_INSTRUCTION_LENGTH];
     memcpy(bytes, host + start, len);
-    decode(t, bytes, len);
+    decode(t, bytes, (unsigned)len);
     uint8_t *code = bt_cache_reserve(cpu, CODE_MAX(t->count), DATA_MAX(t->count));
     const struct insn *last = &t->insns[t->count - 1];
     unsigned length = last->offset + last->z.length, exits = 2;
@@ -334,6 +339,8 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     b->page = page;
     b->tail = t->tail;
     b->rip = t->rip;
+    b->cs_base = bt->cs.base;
+    b->cs_limit = bt->cs.limit;
     b->mode = bt->mode;
     b->length = (uint16_t)length;
     b->count = (uint16_t)t->count;
@@ -347,7 +354,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     t->e.at = code;
     t->code = code;
     t->fault_count = t->reloc_count = 0;
-    b->fixed = t->bits == 32 || t->tail;
+    b->fixed = t->bits != 64 || t->tail;
     t->vectors_checked = t->x87_checked = false;
     memset(t->base_slots, 0, sizeof t->base_slots);
     t->vectors = VECTORS_SAVED;

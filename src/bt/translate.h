@@ -17,6 +17,7 @@ enum insn_kind {
     INSN_POP,
     INSN_LEAVE,
     INSN_JCC,
+    INSN_LOOP, /* LOOP, LOOPE, LOOPNE, JCXZ and its like */
     INSN_JMP,
     INSN_CALL,
     INSN_JMP_INDIRECT,
@@ -97,7 +98,10 @@ struct translation_state {
     struct emit e;
     uint64_t rip;
     struct bt_page *tail; /* where the block's only instruction goes on */
-    unsigned bits;        /* 64 or 32 */
+    unsigned bits;        /* 64, 32 or 16 */
+    bool segmented;       /* BT_SEGMENTS */
+    /* Segments that were looked at in this block, for reading and for writing. */
+    uint8_t segments_checked[2];
     unsigned context;
     unsigned flags;  /* FLAGS_* */
     uint8_t vectors; /* enum bt_vectors: what the block needs */
@@ -129,6 +133,12 @@ void bt_put_to_stub(struct translation_state *t, uint8_t *displacement, const ui
 /* The 32 bits just emitted: a site's offset in bt.data. */
 void bt_note_site_offset(struct translation_state *t);
 
+/* Does the instruction branch or not? */
+static inline bool is_conditional(const struct insn *in)
+{
+    return in->kind == INSN_JCC || in->kind == INSN_LOOP;
+}
+
 /* classify.c */
 void bt_classify(struct translation_state *t, struct insn *in);
 
@@ -139,9 +149,15 @@ void bt_flags_clobber(struct translation_state *t, uint32_t live);
 /* The next host instruction uses or merges flags. */
 void bt_flags_need(struct translation_state *t);
 struct bt_site *bt_site_new(struct translation_state *t, const struct insn *in);
-/* The register that holds the linear address of the instruction's memory operand: T0, or a guest's.
- * Clobbers T0, T1; flags only where a segment base is added. */
-unsigned bt_address(struct translation_state *t, const struct insn *in);
+/* The register that holds the linear address of the instruction's memory operand, of `size` bytes:
+ * T0, or a guest's. Clobbers T0, T1, T2; flags only where a segment base is added. */
+unsigned bt_address(struct translation_state *t, const struct insn *in, unsigned size, bool write);
+/* The same of the offset in its segment, without flags and T2. */
+unsigned bt_offset(struct translation_state *t, const struct insn *in);
+/* With BT_SEGMENTS: make the offset in T0 a linear address. Where the segment does not allow the
+ * access the interpreter does it. Clobbers T1, T2, flags. */
+void bt_put_segment(struct translation_state *t, const struct insn *in, unsigned number,
+                    unsigned size, bool write);
 /* Check an access of `size` bytes at the linear address in `reg`, the instruction's memory operand
  * or (`stack`) something on the stack. Returns the host operand; T1 holds the addend, T2 is free
  * again. */
@@ -186,6 +202,31 @@ void bt_fault_point(struct translation_state *t, const struct insn *in);
 /* The explicit memory operand, checked here or at the block's start. */
 struct operand bt_memory_operand(struct translation_state *t, const struct insn *in, unsigned size,
                                  bool write);
+
+/* Load the lower `bits` of a register to a scratch one, and zeroes above them. */
+static inline void bt_put_extended(struct emit *e, unsigned bits, unsigned to, struct operand from)
+{
+    if (bits != 16) {
+        put_op(e, bits == 64, 0x8b, to, from);
+        return;
+    }
+    if (from.kind == AT_GS)
+        put8(e, 0x65);
+    put8(e, 0x40 | rex_bits(to, from)); /* MOVZX */
+    put8(e, 0x0f);
+    put8(e, 0xb7);
+    put_modrm(e, to, from);
+}
+
+/* An instruction pointer as it wraps around. */
+static inline uint64_t bt_ip(const struct translation_state *t, uint64_t ip)
+{
+    return t->bits == 64 ? ip : t->bits == 32 ? (uint32_t)ip : (uint16_t)ip;
+}
+static inline uint64_t bt_next_ip(const struct translation_state *t, const struct insn *in)
+{
+    return bt_ip(t, t->rip + in->offset + in->z.length);
+}
 
 /* flow.c: the stack, and what leaves the block */
 void bt_emit_flow(struct translation_state *t, struct insn *in);

@@ -265,7 +265,7 @@ void bt_verify_report(struct vcpu *cpu, const struct bt_block *b, bool vectors, 
     log_state(cpu, &v->rehearsed, "after the interpreter");
     log_state(cpu, cpu, "after the translator");
     LOG(cpu, "guest code:");
-    log_code(cpu, b->mode & BT_64 ? 64 : 32, b->bytes, b->length, b->rip);
+    log_code(cpu, b->mode & BT_64 ? 64 : b->mode & BT_16 ? 16 : 32, b->bytes, b->length, b->rip);
     LOG(cpu, "host code:");
     const uint8_t *start = MIN(b->entry_live, b->entry_saved);
     log_code(cpu, 64, start, (uint64_t)(b->code_end - start), (uintptr_t)start);

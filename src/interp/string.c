@@ -20,16 +20,26 @@ struct string {
     unsigned size;
 };
 
+static bool source_flat(const struct string *s)
+{
+    return s->op->flags & OP_FLAT && s->op->addr_size != 2;
+}
+
+static bool dest_flat(const struct string *s)
+{
+    return s->cpu->interp->flat && s->op->addr_size != 2;
+}
+
 static uint64_t source_linear(struct string *s)
 {
-    if (s->op->flags & OP_FLAT && s->op->addr_size != 2)
+    if (source_flat(s))
         return s->si;
     return interp_linear(s->cpu, s->op, s->op->seg, s->si, s->size, false);
 }
 
 static uint64_t dest_linear(struct string *s, bool write)
 {
-    if (s->cpu->interp->flat && s->op->addr_size != 2)
+    if (dest_flat(s))
         return s->di;
     return interp_linear(s->cpu, s->op, ES, s->di, s->size, write);
 }
@@ -129,6 +139,17 @@ static uint64_t in_page(uint64_t linear, unsigned size, bool down)
     return offset + size <= PAGE_SIZE ? offset / size + 1 : 0;
 }
 
+/* The same from `offset` on within its segment. 0: ask for each. */
+static uint64_t in_segment(const struct string *s, unsigned seg, uint64_t offset)
+{
+    const struct segment *g = &s->cpu->seg[seg];
+    uint64_t top = MIN((uint64_t)g->limit, s->mask);
+    if (s->cpu->interp->mode.bits == 64 || (g->attr & (SEG_DOWN | SEG_CODE)) == SEG_DOWN ||
+        offset + s->size - 1 > top)
+        return 0;
+    return s->step < 0 ? offset / s->size + 1 : (top - offset + 1) / s->size;
+}
+
 /* The host's instruction, downwards or not; the host's own code expects DF clear. */
 #define REPEATED(insn, ...)                                                                        \
     do {                                                                                           \
@@ -179,21 +200,30 @@ static uint64_t bulk(struct string *s, uint64_t limit)
 {
     struct vcpu *cpu = s->cpu;
     const struct op *op = s->op;
-    if ((op->aux != MOVS && op->aux != STOS) || op->addr_size == 2 || !cpu->interp->flat ||
-        cpu->interp->watching || cpu->interp->align_check ||
-        (op->aux == MOVS && !(op->flags & OP_FLAT)))
+    if ((op->aux != MOVS && op->aux != STOS) || cpu->interp->watching || cpu->interp->align_check)
         return 0;
     bool down = s->step < 0;
-    uint64_t n = MIN(s->count, in_page(s->di, s->size, down));
-    n = MIN(n, limit);
-    if (op->aux == MOVS)
-        n = MIN(n, in_page(s->si, s->size, down));
+    uint64_t n = MIN(s->count, limit), si = 0;
+    if (!dest_flat(s))
+        n = MIN(n, in_segment(s, ES, s->di));
+    if (op->aux == MOVS && !source_flat(s))
+        n = MIN(n, in_segment(s, op->seg, s->si));
+    if (n < 4)
+        return 0;
+    if (op->aux == MOVS) {
+        si = source_linear(s);
+        n = MIN(n, in_page(si, s->size, down));
+    }
     if (n < 4)
         return 0;
     const void *from = NULL;
-    if (op->aux == MOVS && !(from = interp_host(cpu, op, s->si, s->size, false)))
+    if (op->aux == MOVS && !(from = interp_host(cpu, op, si, s->size, false)))
         return 0;
-    uint8_t *to = interp_host(cpu, op, s->di, s->size, true);
+    const uint64_t di = dest_linear(s, true);
+    n = MIN(n, in_page(di, s->size, down));
+    if (n < 4)
+        return 0;
+    uint8_t *to = interp_host(cpu, op, di, s->size, true);
     if (!to)
         return 0;
     if (UNLIKELY(cpu->interp->rehearsal))
