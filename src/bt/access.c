@@ -45,11 +45,6 @@ static unsigned component(struct translation_state *t, ZydisRegister reg, unsign
     return scratch;
 }
 
-static int64_t segment_at(unsigned number)
-{
-    return VCPU_AT(seg) + (int64_t)(number * sizeof(struct segment));
-}
-
 /* 32-bit code: unless FS or GS is a writable data segment of 4 GiB, the interpreter does it. */
 static void check_segment(struct translation_state *t, const struct insn *in, unsigned number)
 {
@@ -57,54 +52,14 @@ static void check_segment(struct translation_state *t, const struct insn *in, un
     const uint32_t kind = SEG_UNUSABLE | SEG_P | SEG_S | SEG_CODE | SEG_DOWN | SEG_WRITE;
     struct bt_site *site = bt_site_new(t, in);
     put_alu_imm(e, false, ALU_CMP,
-                gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, limit)), -1);
+                gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, limit)), -1);
     t->colds[t->cold_count++] =
         (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_NE), .site = site};
-    put_load32(e, T1, gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, attr)));
+    put_load32(e, T1, gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, attr)));
     put_alu_imm(e, false, ALU_AND, reg_operand(T1), (int32_t)kind);
     put_alu_imm(e, false, ALU_CMP, reg_operand(T1), SEG_P | SEG_S | SEG_WRITE);
     t->colds[t->cold_count++] =
         (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_NE), .site = site};
-}
-
-/* Attributes that allow a segment's use up to its limit. Of CS they allow reading, and all in real
- * mode. */
-static void check_attributes(struct translation_state *t, const struct insn *in, unsigned number)
-{
-    struct emit *e = &t->e;
-    uint32_t good = SEG_P | SEG_S | SEG_WRITE, bad = SEG_UNUSABLE;
-    if (number != CS)
-        bad |= SEG_CODE | SEG_DOWN;
-    struct bt_site *site = bt_site_new(t, in);
-    site->ends = true; /* the rest of the block takes it for checked */
-    put_load32(e, T1, gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, attr)));
-    put_alu_imm(e, false, ALU_AND, reg_operand(T1), (int32_t)(good | bad));
-    put_alu_imm(e, false, ALU_CMP, reg_operand(T1), (int32_t)good);
-    t->colds[t->cold_count++] =
-        (struct cold){.kind = COLD_CALLOUT, .jump = put_jcc(e, CC_NE), .site = site};
-}
-
-void bt_put_segment(struct translation_state *t, const struct insn *in, unsigned number,
-                    unsigned size, bool write)
-{
-    struct emit *e = &t->e;
-    unsigned last = T0;
-    t->t1_share = 0;
-    if (!(t->segments_checked[write] >> number & 1))
-        check_attributes(t, in, number);
-    t->segments_checked[write] |= (uint8_t)(1 << number);
-    if (size > 1) {
-        last = T2;
-        put_lea(e, true, T2,
-                (struct operand){
-                    .kind = AT_MEM, .base = T0, .index = NO_REG, .disp = (int32_t)size - 1});
-    }
-    put_load32(e, T1, gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, limit)));
-    put_alu(e, ALU_CMP, last, reg_operand(T1));
-    t->colds[t->cold_count++] =
-        (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_A), .site = bt_site_new(t, in)};
-    put_op(e, false, ALU_ADD << 3 | 3, T0,
-           gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, base)));
 }
 
 unsigned bt_offset(struct translation_state *t, const struct insn *in)
@@ -161,7 +116,7 @@ unsigned bt_address(struct translation_state *t, const struct insn *in, unsigned
         if (t->bits == 32)
             check_segment(t, in, number);
         put_op(e, t->bits == 64, ALU_ADD << 3 | 3, T0,
-               gs_operand(segment_at(number) + (int64_t)offsetof(struct segment, base)));
+               gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, base)));
         result = T0;
     }
     return result;

@@ -101,9 +101,8 @@ static bool is_high8(ZydisRegister reg)
     return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
 }
 
-/* An address that bt_address() can compute. */
-static bool good_address(const struct translation_state *t, const struct insn *in,
-                         const ZydisDecodedOperand *o)
+bool bt_good_address(const struct translation_state *t, const struct insn *in,
+                     const ZydisDecodedOperand *o)
 {
     if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM || o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
         return false;
@@ -113,6 +112,24 @@ static bool good_address(const struct translation_state *t, const struct insn *i
     if (in->z.address_width != t->bits && !(t->bits == 64 && in->z.address_width == 32))
         return false;
     return t->bits == 64 || o->mem.segment != ZYDIS_REGISTER_CS;
+}
+
+/* AH..BH cannot be named beside what needs REX, as our operands in memory do: swap it with the
+ * lower byte for as long, if nothing else asks for that. */
+static bool swap_high(struct insn *in)
+{
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        const ZydisDecodedOperand *o = &in->o[i];
+        uint8_t number, shift;
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || !bind_reg(o->reg.value, &number, &shift))
+            continue;
+        uint8_t base, of_base;
+        const ZydisRegister in_address = in->o[in->mem].mem.base;
+        if (in->swapped || !shift || (bind_reg(in_address, &base, &of_base) && base == number))
+            return false;
+        in->swapped = (uint8_t)(1 + number);
+    }
+    return true;
 }
 
 static bool generic_operands(const struct translation_state *t, struct insn *in)
@@ -139,7 +156,7 @@ static bool generic_operands(const struct translation_state *t, struct insn *in)
                 return false;
             break;
         case ZYDIS_OPERAND_TYPE_MEMORY:
-            if (in->mem >= 0 || !good_address(t, in, o))
+            if (in->mem >= 0 || !bt_good_address(t, in, o))
                 return false;
             in->mem = (int8_t)i;
             break;
@@ -149,7 +166,9 @@ static bool generic_operands(const struct translation_state *t, struct insn *in)
             return false;
         }
     }
-    if (high && (needs_rex || in->mem >= 0))
+    if (high && in->mem >= 0)
+        return swap_high(in);
+    if (high && needs_rex)
         return false;
     return in->mem < 0 || in_memory <= 1;
 }
@@ -212,7 +231,7 @@ static void find_flags(struct insn *in)
 
 static bool near_width(const struct translation_state *t, const struct insn *in)
 {
-    return !(in->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) &&
+    return (t->bits == 16 || !(in->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)) &&
            in->z.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR &&
            t->cpu->interp->mode.stack_bits == t->bits;
 }
@@ -222,8 +241,9 @@ static bool direct_branch(struct translation_state *t, struct insn *in, uint8_t 
     if (in->o[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !near_width(t, in))
         return false;
     uint64_t target = t->rip + in->offset + in->z.length + (uint64_t)in->o[0].imm.value.s;
-    target = bt_ip(t, target);
-    if (t->segmented ? target > t->bt->cs.limit : !is_canonical(target))
+    target &= bytes_mask(in->width / 8u);
+    if (t->segmented ? target > MIN((uint64_t)t->bt->cs.limit, t->cpu->interp->ip_mask)
+                     : !is_canonical(target))
         return false;
     in->target = target;
     in->kind = kind;
@@ -241,7 +261,7 @@ static bool one_operand(struct translation_state *t, struct insn *in, uint8_t ki
         if (!bind_reg(o->reg.value, &number, &shift))
             return false;
     } else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        if (kind == INSN_POP || !good_address(t, in, o))
+        if (kind == INSN_POP || !bt_good_address(t, in, o))
             return false;
         in->mem = 0;
     } else if (o->type != ZYDIS_OPERAND_TYPE_IMMEDIATE) {
@@ -274,7 +294,7 @@ static bool is_vector(struct translation_state *t, struct insn *in)
         const ZydisDecodedOperand *o = &in->o[i];
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
-        if (in->mem >= 0 || !good_address(t, in, o))
+        if (in->mem >= 0 || !bt_good_address(t, in, o))
             return false;
         in->mem = (int8_t)i;
     }
@@ -299,9 +319,9 @@ static bool has_repeat(const struct insn *in)
 }
 
 /* With a smaller segment, calls fault before they push anything. */
-static bool any_target(const struct translation_state *t)
+static bool any_target(const struct translation_state *t, const struct insn *in)
 {
-    return t->bits == 64 || t->bt->cs.limit >= bytes_mask(t->bits / 8);
+    return t->bits == 64 || t->bt->cs.limit >= bytes_mask(in->width / 8u);
 }
 
 static bool classify(struct translation_state *t, struct insn *in)
@@ -310,6 +330,9 @@ static bool classify(struct translation_state *t, struct insn *in)
     if (t->cpu->machine->bt_off & BT_OFF_INLINE ||
         !feature_offered(&t->cpu->machine->cpuid, &in->z))
         return false;
+    if (bt_classify_segment(t, in))
+        return true;
+    in->mem = -1;
     switch (m) {
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_ENDBR64:
@@ -341,7 +364,7 @@ static bool classify(struct translation_state *t, struct insn *in)
         if (direct_branch(t, in, INSN_CALL))
             return true;
         in->ends = true;
-        return in->o[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE && any_target(t) &&
+        return in->o[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE && any_target(t, in) &&
                one_operand(t, in, INSN_CALL_INDIRECT);
     case ZYDIS_MNEMONIC_LOOP:
     case ZYDIS_MNEMONIC_LOOPE:
@@ -400,6 +423,9 @@ static void give_modrm(struct insn *in)
 void bt_classify(struct translation_state *t, struct insn *in)
 {
     in->mem = -1;
+    in->width = (uint8_t)t->bits;
+    if (t->bits == 16 && in->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
+        in->width = 32;
     give_modrm(in);
     if (classify(t, in)) {
         find_flags(in);
@@ -407,16 +433,17 @@ void bt_classify(struct translation_state *t, struct insn *in)
                      in->kind == INSN_CALL || in->kind == INSN_CALL_INDIRECT ||
                      in->kind == INSN_RET || in->kind == INSN_JMP_INDIRECT;
         in->access = (in->mem >= 0 && in->kind != INSN_LEA) || stack || in->may_fault ||
-                     in->kind == INSN_LOOP || in->kind == INSN_SYSTEM ||
+                     in->kind == INSN_LOOP || in->kind == INSN_SYSTEM || in->kind == INSN_SEGMENT ||
                      in->kind == INSN_ACCESS_CHECK || is_string(in);
-        if (in->pushes)
+        if (in->pushes && in->kind == INSN_SYSTEM)
             in->reads = FLAGS_ALL;
         return;
     }
     in->mem = -1;
     in->may_fault = false;
     in->vectors = VECTORS_SAVED;
-    in->x87 = false;
+    in->x87 = in->pushes = false;
+    in->swapped = 0;
     in->kind = INSN_CALLOUT;
     in->reads = FLAGS_ALL;
     in->writes = 0;

@@ -15,7 +15,7 @@ static void move_rsp(struct translation_state *t, int32_t delta)
 /* Where a push goes; push_done() then moves RSP. */
 static struct operand check_push(struct translation_state *t, const struct insn *in)
 {
-    unsigned size = t->bits / 8;
+    unsigned size = in->width / 8;
     if (in->shared_stack != NO_REG)
         return bt_shared(t, in->shared_stack, -(int32_t)size);
     put_lea(&t->e, t->bits == 64, T0,
@@ -35,23 +35,24 @@ static struct operand check_top(struct translation_state *t, const struct insn *
     if (t->bits != 64)
         bt_put_extended(&t->e, t->bits, T0, reg_operand(base));
     if (t->segmented)
-        bt_put_segment(t, in, SS, t->bits / 8, false);
-    return bt_check(t, in, t->bits == 64 ? base : T0, t->bits / 8, false, true);
+        bt_put_segment(t, in, SS, in->width / 8u, false);
+    return bt_check(t, in, t->bits == 64 ? base : T0, in->width / 8u, false, true);
 }
 
-static void put_sized(struct translation_state *t, bool store, unsigned reg, struct operand rm)
+static void put_sized(struct translation_state *t, const struct insn *in, bool store, unsigned reg,
+                      struct operand rm)
 {
-    if (t->bits == 16)
+    if (in->width == 16)
         put8(&t->e, 0x66);
-    put_op(&t->e, t->bits == 64, store ? 0x89 : 0x8b, reg, rm);
+    put_op(&t->e, in->width == 64, store ? 0x89 : 0x8b, reg, rm);
 }
 
 static void push_done(struct translation_state *t, const struct insn *in)
 {
     if (in->shared_stack != NO_REG || t->segmented)
-        move_rsp(t, -(int32_t)t->bits / 8);
+        move_rsp(t, -(int32_t)in->width / 8);
     else
-        put_sized(t, false, HOST_RSP, reg_operand(T0));
+        put_sized(t, in, false, HOST_RSP, reg_operand(T0));
 }
 
 /* Before an access that has a check of its own on the stack. */
@@ -82,9 +83,9 @@ static unsigned source_value(struct translation_state *t, const struct insn *in,
 /* Load the memory operand into bt.target: the next check needs all scratch registers. */
 static void load_target(struct translation_state *t, const struct insn *in)
 {
-    struct operand mem = bt_memory_operand(t, in, t->bits / 8, false);
+    struct operand mem = bt_memory_operand(t, in, in->width / 8u, false);
     bt_fault_point(t, in);
-    bt_put_extended(&t->e, t->bits, T2, mem);
+    bt_put_extended(&t->e, in->width, T2, mem);
     put_store(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
 }
 
@@ -93,7 +94,7 @@ void bt_emit_push_target(struct translation_state *t, struct insn *in)
     struct operand top = check_push(t, in);
     put_load(&t->e, T2, gs_operand(BT_AT(t->bt, target)));
     bt_fault_point(t, in);
-    put_sized(t, true, T2, top);
+    put_sized(t, in, true, T2, top);
     push_done(t, in);
 }
 
@@ -101,12 +102,12 @@ void bt_emit_pop_value(struct translation_state *t, struct insn *in, unsigned to
 {
     struct operand top = check_top(t, in, HOST_RSP);
     bt_fault_point(t, in);
-    put_sized(t, false, to, top);
+    put_sized(t, in, false, to, top);
 }
 
-void bt_emit_pop_done(struct translation_state *t)
+void bt_emit_pop_done(struct translation_state *t, const struct insn *in)
 {
-    move_rsp(t, (int32_t)t->bits / 8);
+    move_rsp(t, (int32_t)in->width / 8);
 }
 
 static void emit_push(struct translation_state *t, struct insn *in)
@@ -120,7 +121,7 @@ static void emit_push(struct translation_state *t, struct insn *in)
     struct operand top = check_push(t, in);
     unsigned value = source_value(t, in, T2);
     bt_fault_point(t, in);
-    put_sized(t, true, value, top);
+    put_sized(t, in, true, value, top);
     push_done(t, in);
 }
 
@@ -132,11 +133,11 @@ static void emit_pop(struct translation_state *t, struct insn *in)
     bind_reg(in->o[0].reg.value, &guest, &shift);
     unsigned host = host_reg(guest);
     bt_fault_point(t, in);
-    put_sized(t, false, host == NO_REG ? T2 : host, top);
+    put_sized(t, in, false, host == NO_REG ? T2 : host, top);
     if (host == NO_REG)
         put_store(&t->e, T2, gs_operand(gpr_at(guest)));
     if (guest != RSP)
-        move_rsp(t, (int32_t)t->bits / 8);
+        bt_emit_pop_done(t, in);
 }
 
 static void emit_leave(struct translation_state *t, struct insn *in)
@@ -144,13 +145,13 @@ static void emit_leave(struct translation_state *t, struct insn *in)
     stack_clobbers(t, in);
     struct operand top = check_top(t, in, RBP);
     bt_fault_point(t, in);
-    put_sized(t, false, T2, top);
+    put_sized(t, in, false, T2, top);
     if (t->bits == 16)
         put8(&t->e, 0x66);
     put_lea(&t->e, t->bits == 64, HOST_RSP,
             (struct operand){
-                .kind = AT_MEM, .base = RBP, .index = NO_REG, .disp = (int32_t)t->bits / 8});
-    put_sized(t, false, RBP, reg_operand(T2));
+                .kind = AT_MEM, .base = RBP, .index = NO_REG, .disp = (int32_t)in->width / 8});
+    put_sized(t, in, false, RBP, reg_operand(T2));
 }
 
 /* ---- Branches ---- */
@@ -238,20 +239,20 @@ static void push_return(struct translation_state *t, const struct insn *in)
 {
     struct operand top = check_push(t, in);
     uint64_t next = bt_next_ip(t, in);
-    if (t->bits == 16) {
+    if (in->width == 16) {
         put8(&t->e, 0x66);
         put_op(&t->e, false, 0xc7, 0, top);
         put8(&t->e, (uint8_t)next);
         put8(&t->e, (uint8_t)(next >> 8));
-    } else if (t->bits == 32 || (int64_t)next == (int32_t)next) {
+    } else if (in->width == 32 || (int64_t)next == (int32_t)next) {
         bt_fault_point(t, in);
-        put_op(&t->e, t->bits == 64, 0xc7, 0, top);
+        put_op(&t->e, in->width == 64, 0xc7, 0, top);
         put32(&t->e, (uint32_t)next);
         t->block->fixed = true;
     } else {
         bt_put_rip(t, T2, next);
         bt_fault_point(t, in);
-        put_sized(t, true, T2, top);
+        put_sized(t, in, true, T2, top);
     }
     push_done(t, in);
 }
@@ -289,9 +290,9 @@ static void emit_call_indirect(struct translation_state *t, struct insn *in)
     if (t->bits == 64)
         check_canonical(t, in);
     push_return(t, in);
-    bt_put_extended(&t->e, t->bits, T0, gs_operand(BT_AT(t->bt, target)));
+    bt_put_extended(&t->e, in->width, T0, gs_operand(BT_AT(t->bt, target)));
     bool returns = host_returns(t);
-    put_indirect_jump(t, in, -(int)t->bits / 8, returns);
+    put_indirect_jump(t, in, -(int)in->width / 8, returns);
     if (returns)
         put_landing(t, in);
 }
@@ -300,11 +301,11 @@ static void emit_jmp_indirect(struct translation_state *t, struct insn *in)
 {
     bt_flags_clobber(t, in->live_before);
     if (in->mem >= 0) {
-        struct operand mem = bt_memory_operand(t, in, t->bits / 8, false);
+        struct operand mem = bt_memory_operand(t, in, in->width / 8u, false);
         bt_fault_point(t, in);
-        bt_put_extended(&t->e, t->bits, T0, mem);
+        bt_put_extended(&t->e, in->width, T0, mem);
     } else {
-        bt_put_extended(&t->e, t->bits, T0, reg_operand(source_value(t, in, T0)));
+        bt_put_extended(&t->e, in->width, T0, reg_operand(source_value(t, in, T0)));
     }
     put_indirect_jump(t, in, 0, false);
 }
@@ -317,8 +318,8 @@ static void emit_ret(struct translation_state *t, struct insn *in)
     bt_flags_clobber(t, in->live_before);
     struct operand top = check_top(t, in, HOST_RSP);
     bt_fault_point(t, in);
-    bt_put_extended(&t->e, t->bits, T0, top);
-    int delta = (int)(t->bits / 8 + extra);
+    bt_put_extended(&t->e, in->width, T0, top);
+    int delta = (int)(in->width / 8u + extra);
     move_rsp(t, delta);
     if (!host_returns(t)) {
         put_indirect_jump(t, in, delta, false);

@@ -35,6 +35,8 @@ static unsigned operand_host(struct stand_ins *s, const struct insn *in,
 {
     uint8_t guest = 0, shift;
     bind_reg(o->reg.value, &guest, &shift);
+    if (shift && in->swapped)
+        return guest;
     if (shift)
         return guest + 4u; /* AH..BH, as instructions without REX name them */
     unsigned host = host_reg(guest);
@@ -165,6 +167,16 @@ static void put_immediates(struct translation_state *t, const struct insn *in)
     t->e.at += n;
 }
 
+/* XCHG of a register's two lower bytes. */
+static void put_swap(struct translation_state *t, const struct insn *in)
+{
+    if (!in->swapped)
+        return;
+    const unsigned low = in->swapped - 1u;
+    put8(&t->e, 0x86);
+    put8(&t->e, (uint8_t)(0xc0 | (low + 4) << 3 | low));
+}
+
 /* `mem`: the host operand of the guest's memory operand. */
 static void put_same(struct translation_state *t, const struct insn *in, struct stand_ins *s,
                      struct operand mem)
@@ -201,12 +213,14 @@ static void put_same(struct translation_state *t, const struct insn *in, struct 
         force_rex |= is_byte_register(o) && host >= 4;
     }
     load_stand_ins(t, s);
+    put_swap(t, in);
     bt_fault_point(t, in);
     if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
         put_vex(t, in, reg, vvvv, rm);
     else
         put_legacy(t, in, reg, opcode_reg, rm, force_rex);
     put_immediates(t, in);
+    put_swap(t, in);
     store_stand_ins(t, s);
 }
 
@@ -436,6 +450,9 @@ void bt_emit_insn(struct translation_state *t, struct insn *in)
         break;
     case INSN_SYSTEM:
         bt_emit_system(t, in);
+        break;
+    case INSN_SEGMENT:
+        bt_emit_segment(t, in);
         break;
     case INSN_VECTOR:
         emit_vector(t, in);

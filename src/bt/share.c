@@ -54,9 +54,10 @@ static void note_operand(struct insn *in, struct base bases[16])
     const ZydisDecodedOperand *o = &in->o[in->mem];
     uint8_t base, shift;
     in->shared_base = NO_REG;
-    if (in->kind == INSN_LEA || in->pointers || in->bit_string || in->z.address_width != 64 ||
-        o->mem.index != ZYDIS_REGISTER_NONE || o->mem.segment == ZYDIS_REGISTER_FS ||
-        o->mem.segment == ZYDIS_REGISTER_GS || !bind_reg(o->mem.base, &base, &shift))
+    if (in->kind == INSN_LEA || in->swapped || in->pointers || in->bit_string ||
+        in->z.address_width != 64 || o->mem.index != ZYDIS_REGISTER_NONE ||
+        o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS ||
+        !bind_reg(o->mem.base, &base, &shift))
         return;
     bool write = in->kind == INSN_VECTOR ? in->store : o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
     if (add(&bases[base], o->mem.disp.has_displacement ? o->mem.disp.value : 0, access_size(in),

@@ -203,7 +203,7 @@ static void emit_popf(struct translation_state *t, struct insn *in)
         put_op(e, false, 0x0b, T0, reg_operand(T2)); /* OR */
         put_store32(e, T0, gs_operand(BT_AT(t->bt, flags)));
     }
-    bt_emit_pop_done(t);
+    bt_emit_pop_done(t, in);
     t->flags = FLAGS_SAVED;
 }
 

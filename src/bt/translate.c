@@ -88,7 +88,7 @@ static void decode(struct translation_state *t, uint8_t *bytes, unsigned len)
     }
     /* The interpreter knows of interrupt shadows that reach into the next block. */
     struct insn *last = &t->insns[t->count - 1];
-    if (t->count && last->kind == INSN_SYSTEM && last->z.mnemonic == ZYDIS_MNEMONIC_STI) {
+    if (t->count && casts_shadow(last)) {
         last->kind = INSN_CALLOUT;
         last->reads = FLAGS_ARITH;
         last->ends = true;
@@ -224,8 +224,8 @@ static void emit_body(struct translation_state *t)
         struct insn *in = &t->insns[i];
         /* Where it costs nothing but itself; at the latest before the first branch back. */
         bool due = is_branch_out(in) && in->target <= t->rip + in->offset;
-        /* Not in the shadow of STI. */
-        bool shadow = i && t->insns[i - 1].z.mnemonic == ZYDIS_MNEMONIC_STI;
+        /* Not in the shadow of STI or MOV SS. */
+        bool shadow = i && casts_shadow(&t->insns[i - 1]);
         if (check && !shadow && (!in->live_before || (t->flags & FLAGS_SAVED) || due)) {
             emit_attention_check(t, in);
             check = false;

@@ -11,6 +11,7 @@ enum insn_kind {
     INSN_GENERIC, /* the same instruction on host registers and memory */
     INSN_VECTOR,
     INSN_SYSTEM,
+    INSN_SEGMENT,      /* loads or pushes a segment register */
     INSN_ACCESS_CHECK, /* STAC, CLAC */
     INSN_LEA,
     INSN_PUSH,
@@ -46,6 +47,8 @@ struct insn {
     int8_t mem;      /* explicit memory operand, -1: none */
     /* Guest registers whose shared check covers the operand, and the access to the stack. */
     uint8_t shared_base, shared_stack;
+    uint8_t width;   /* of what goes to the stack, or to RIP */
+    uint8_t swapped; /* the register whose second byte is an operand beside memory, plus one */
     uint8_t pointer; /* of a string instruction: the guest register whose access is checked */
     /* INSN_VECTOR: */
     uint8_t vectors; /* enum bt_vectors */
@@ -139,8 +142,19 @@ static inline bool is_conditional(const struct insn *in)
     return in->kind == INSN_JCC || in->kind == INSN_LOOP;
 }
 
+/* Does it keep interrupts away until the next instruction is done? */
+static inline bool casts_shadow(const struct insn *in)
+{
+    return (in->kind == INSN_SYSTEM && in->z.mnemonic == ZYDIS_MNEMONIC_STI) ||
+           (in->kind == INSN_SEGMENT && in->o[0].reg.value == ZYDIS_REGISTER_SS &&
+            in->z.mnemonic != ZYDIS_MNEMONIC_PUSH);
+}
+
 /* classify.c */
 void bt_classify(struct translation_state *t, struct insn *in);
+/* An address that bt_address() can compute. */
+bool bt_good_address(const struct translation_state *t, const struct insn *in,
+                     const ZydisDecodedOperand *o);
 
 /* access.c: guest memory */
 
@@ -154,10 +168,6 @@ struct bt_site *bt_site_new(struct translation_state *t, const struct insn *in);
 unsigned bt_address(struct translation_state *t, const struct insn *in, unsigned size, bool write);
 /* The same of the offset in its segment, without flags and T2. */
 unsigned bt_offset(struct translation_state *t, const struct insn *in);
-/* With BT_SEGMENTS: make the offset in T0 a linear address. Where the segment does not allow the
- * access the interpreter does it. Clobbers T1, T2, flags. */
-void bt_put_segment(struct translation_state *t, const struct insn *in, unsigned number,
-                    unsigned size, bool write);
 /* Check an access of `size` bytes at the linear address in `reg`, the instruction's memory operand
  * or (`stack`) something on the stack. Returns the host operand; T1 holds the addend, T2 is free
  * again. */
@@ -174,6 +184,19 @@ uint8_t *bt_put_slot_compare(struct translation_state *t, bool write, unsigned s
                              unsigned size);
 void bt_put_slot_addend(struct translation_state *t, bool write, unsigned slot);
 void bt_emit_cold_share(struct translation_state *t, const struct cold *c);
+
+/* segments.c */
+
+/* With BT_SEGMENTS: make the offset in T0 a linear address. Where the segment does not allow the
+ * access the interpreter does it. Clobbers T1, T2, flags. */
+void bt_put_segment(struct translation_state *t, const struct insn *in, unsigned number,
+                    unsigned size, bool write);
+static inline int64_t bt_segment_at(unsigned number)
+{
+    return VCPU_AT(seg) + (int64_t)(number * sizeof(struct segment));
+}
+bool bt_classify_segment(const struct translation_state *t, struct insn *in);
+void bt_emit_segment(struct translation_state *t, struct insn *in);
 
 /* share.c */
 void bt_find_shares(struct translation_state *t);
@@ -234,7 +257,7 @@ void bt_emit_push_target(struct translation_state *t, struct insn *in); /* push 
 /* Load what is on top of the stack; move RSP behind it. Between them the instruction may be left to
  * the interpreter. */
 void bt_emit_pop_value(struct translation_state *t, struct insn *in, unsigned to);
-void bt_emit_pop_done(struct translation_state *t);
+void bt_emit_pop_done(struct translation_state *t, const struct insn *in);
 void bt_emit_exit(struct translation_state *t, uint8_t *jump, uint64_t target);
 
 /* translate.c */

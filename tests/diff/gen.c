@@ -96,6 +96,8 @@ static bool unwanted(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
     case ZYDIS_MNEMONIC_INVPCID: /* guests have it whatever the host has */
     case ZYDIS_MNEMONIC_RDPKRU:  /* depend on the host's CR4.PKE, and would take its memory away */
     case ZYDIS_MNEMONIC_WRPKRU:
+    case ZYDIS_MNEMONIC_CLUI: /* the same bytes behind F3, on processors that do not have them */
+    case ZYDIS_MNEMONIC_STUI:
     case ZYDIS_MNEMONIC_RDRAND:
     case ZYDIS_MNEMONIC_RDSEED:
     case ZYDIS_MNEMONIC_XGETBV:

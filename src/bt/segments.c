@@ -1,0 +1,187 @@
+/*
+ * Code whose segments are not flat: 16-bit code, real and virtual-8086 mode. An access looks at the
+ * limit; at the attributes once in a block. Real mode's loads of segment registers are inline.
+ */
+#include "bt/translate.h"
+
+/* Attributes that allow a segment's use up to its limit. Of CS they allow reading, and all in real
+ * mode. */
+static void check_attributes(struct translation_state *t, const struct insn *in, unsigned number)
+{
+    struct emit *e = &t->e;
+    uint32_t good = SEG_P | SEG_S | SEG_WRITE, bad = SEG_UNUSABLE;
+    if (number != CS)
+        bad |= SEG_CODE | SEG_DOWN;
+    struct bt_site *site = bt_site_new(t, in);
+    site->ends = true; /* the rest of the block takes it for checked */
+    put_load32(e, T1, gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, attr)));
+    put_alu_imm(e, false, ALU_AND, reg_operand(T1), (int32_t)(good | bad));
+    put_alu_imm(e, false, ALU_CMP, reg_operand(T1), (int32_t)good);
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_CALLOUT, .jump = put_jcc(e, CC_NE), .site = site};
+}
+
+void bt_put_segment(struct translation_state *t, const struct insn *in, unsigned number,
+                    unsigned size, bool write)
+{
+    struct emit *e = &t->e;
+    unsigned last = T0;
+    t->t1_share = 0;
+    if (!(t->segments_checked[write] >> number & 1))
+        check_attributes(t, in, number);
+    t->segments_checked[write] |= (uint8_t)(1 << number);
+    if (size > 1) {
+        last = T2;
+        put_lea(e, true, T2,
+                (struct operand){
+                    .kind = AT_MEM, .base = T0, .index = NO_REG, .disp = (int32_t)size - 1});
+    }
+    put_load32(e, T1, gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, limit)));
+    put_alu(e, ALU_CMP, last, reg_operand(T1));
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_A), .site = bt_site_new(t, in)};
+    put_op(e, false, ALU_ADD << 3 | 3, T0,
+           gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, base)));
+}
+
+/* ---- Segment registers ---- */
+
+static bool is_segment_register(const ZydisDecodedOperand *o)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT;
+}
+
+static bool is_general(const ZydisDecodedOperand *o)
+{
+    uint8_t number, shift;
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER && bind_reg(o->reg.value, &number, &shift);
+}
+
+/* Of the register that is loaded or pushed. */
+static unsigned number_of(const struct insn *in)
+{
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_LES:
+        return ES;
+    case ZYDIS_MNEMONIC_LDS:
+        return DS;
+    case ZYDIS_MNEMONIC_LSS:
+        return SS;
+    case ZYDIS_MNEMONIC_LFS:
+        return FS;
+    case ZYDIS_MNEMONIC_LGS:
+        return GS;
+    default:
+        return (unsigned)(in->o[0].reg.value - ZYDIS_REGISTER_ES);
+    }
+}
+
+static bool good_operands(const struct translation_state *t, struct insn *in)
+{
+    const bool real = t->bt->mode & BT_REAL;
+    const ZydisDecodedOperand *from = &in->o[1];
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        return is_segment_register(&in->o[0]) && in->width == 16;
+    case ZYDIS_MNEMONIC_POP:
+        return real && is_segment_register(&in->o[0]);
+    case ZYDIS_MNEMONIC_MOV:
+        if (!real || !is_segment_register(&in->o[0]) || in->o[0].reg.value == ZYDIS_REGISTER_CS)
+            return false;
+        if (is_general(from))
+            return true;
+        break;
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LSS:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+        if (!real || in->z.operand_width != 16)
+            return false;
+        break;
+    default:
+        return false;
+    }
+    in->mem = 1;
+    return from->type == ZYDIS_OPERAND_TYPE_MEMORY && bt_good_address(t, in, from);
+}
+
+bool bt_classify_segment(const struct translation_state *t, struct insn *in)
+{
+    if (t->bits != 16 || !good_operands(t, in))
+        return false;
+    in->kind = INSN_SEGMENT;
+    in->pushes = in->z.mnemonic == ZYDIS_MNEMONIC_PUSH;
+    return !(t->bt->verify && casts_shadow(in)); /* its rehearsal ends there */
+}
+
+/* Do its attributes stay as they are when real mode loads it? Else the interpreter does it. */
+static void check_loaded(struct translation_state *t, const struct insn *in, unsigned number)
+{
+    struct emit *e = &t->e;
+    const uint32_t kept = SEG_G | SEG_DB | 3u << SEG_DPL_SHIFT;
+    struct bt_site *site = bt_site_new(t, in);
+    put_load32(e, T1, gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, attr)));
+    put_alu_imm(e, false, ALU_AND, reg_operand(T1), (int32_t)~kept);
+    put_alu_imm(e, false, ALU_CMP, reg_operand(T1), SEG_P | SEG_S | SEG_WRITE | SEG_ACCESSED);
+    t->colds[t->cold_count++] =
+        (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_NE), .site = site};
+}
+
+static struct operand selector_of(unsigned number)
+{
+    return gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, selector));
+}
+
+/* SDM vol. 3, 20.1.1: the selector in T2. */
+static void put_load_real(struct emit *e, unsigned number)
+{
+    put8(e, 0x66);
+    put_store32(e, T2, selector_of(number));
+    put_op(e, false, 0xc1, 4, reg_operand(T2)); /* SHL */
+    put8(e, 4);
+    put_store(e, T2, gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, base)));
+}
+
+/* The general register of an operand. */
+static unsigned host_of(const ZydisDecodedOperand *o)
+{
+    uint8_t number = 0, shift;
+    bind_reg(o->reg.value, &number, &shift);
+    return host_reg(number);
+}
+
+void bt_emit_segment(struct translation_state *t, struct insn *in)
+{
+    struct emit *e = &t->e;
+    const unsigned number = number_of(in);
+    bt_flags_clobber(t, in->live_before);
+    if (in->z.mnemonic == ZYDIS_MNEMONIC_PUSH) {
+        bt_put_extended(e, 16, T2, selector_of(number));
+        put_store(e, T2, gs_operand(BT_AT(t->bt, target)));
+        bt_emit_push_target(t, in);
+        return;
+    }
+    check_loaded(t, in, number);
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_POP:
+        bt_emit_pop_value(t, in, T2);
+        bt_emit_pop_done(t, in);
+        bt_put_extended(e, 16, T2, reg_operand(T2));
+        break;
+    case ZYDIS_MNEMONIC_MOV:
+        bt_put_extended(e, 16, T2,
+                        in->mem >= 0 ? bt_memory_operand(t, in, 2, false)
+                                     : reg_operand(host_of(&in->o[1])));
+        break;
+    default:
+        put_load32(e, T2, bt_memory_operand(t, in, 4, false));
+        put8(e, 0x66);
+        put_op(e, false, 0x8b, host_of(&in->o[0]), reg_operand(T2));
+        put_op(e, false, 0xc1, 5, reg_operand(T2)); /* SHR */
+        put8(e, 16);
+    }
+    put_load_real(e, number);
+    t->t1_share = 0;
+}
