@@ -434,17 +434,21 @@ static enum direct_exit run_stub(struct direct *d, struct space *s)
 {
     struct vcpu *cpu = d->cpu;
     struct stub *stub = &s->stub;
+    ucontext_t *uc = NULL; /* of the signal that it waits in, once it has run */
+    void *vectors = NULL;
     for (;;) {
         set_running(d, stub->pid);
         bool due = atomic_load(&cpu->attention) != 0;
         bool there = due || stub_resume(stub);
         set_running(d, 0);
+        if (due && uc)
+            get_registers(d, stub, uc, vectors);
         if (due)
-            return DIRECT_LEFT; /* as it was before */
+            return DIRECT_LEFT;
         if (!there)
             return DIRECT_ERROR;
-        ucontext_t *uc = frame_of(stub);
-        void *vectors = uc ? vectors_of(d, stub, uc) : NULL;
+        uc = frame_of(stub);
+        vectors = uc ? vectors_of(d, stub, uc) : NULL;
         if (!vectors) { /* guest code has found and called the handler: it gets no further */
             end_stub(s);
             return DIRECT_EMULATE;
