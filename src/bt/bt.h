@@ -47,10 +47,11 @@ enum bt_mode {
     BT_AVX512 = 32,
     BT_X87 = 64,
     BT_SMAP = 128,     /* supervisor with SMAP on: AC matters */
-    BT_SEGMENTS = 256, /* segments are not flat: they have bases and limits */
-    BT_16 = 512,       /* code and stack of 16 bits; with BT_SEGMENTS */
-    BT_REAL = 1024,    /* real or virtual-8086 mode; with BT_SEGMENTS */
-    BT_VALID = 2048,   /* translated code can run at all */
+    BT_SEGMENTS = 256, /* not all segments are flat: CS has a base and a limit */
+    BT_FLAT = 512,     /* with BT_SEGMENTS: the others are */
+    BT_16 = 1024,      /* with BT_SEGMENTS: code and stack of 16 bits */
+    BT_REAL = 2048,    /* with BT_SEGMENTS: real or virtual-8086 mode */
+    BT_VALID = 4096,   /* translated code can run at all */
 };
 
 /* Optimizations that can be switched off: names in options.c. */

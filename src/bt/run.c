@@ -38,8 +38,8 @@ static uint8_t units(const struct vcpu *cpu)
 
 static uint16_t segmented_mode(const struct vcpu *cpu)
 {
-    return BT_SEGMENTS | (cpu->interp->mode.bits == 16 ? BT_16 : 0) |
-           (cpu_protected(cpu) ? 0 : BT_REAL);
+    return BT_SEGMENTS | (cpu->interp->flat ? BT_FLAT : 0) |
+           (cpu->interp->mode.bits == 16 ? BT_16 : 0) | (cpu_protected(cpu) ? 0 : BT_REAL);
 }
 
 /* The mode to translate for; 0: the interpreter runs this. */
@@ -55,9 +55,9 @@ static uint16_t current_mode(const struct vcpu *cpu)
         const struct segment *cs = &cpu->seg[CS];
         bool whole =
             !cs->base && cs->limit == 0xffffffff && in->mode.bits == 32 && cpu_protected(cpu);
-        if (in->flat != whole || cs->base + (uint64_t)cs->limit > UINT32_MAX)
+        if (cs->base + (uint64_t)cs->limit > UINT32_MAX)
             return 0;
-        mode = whole ? 0 : segmented_mode(cpu);
+        mode = whole && in->flat ? 0 : segmented_mode(cpu);
     }
     if (cpu->cpl == 3)
         mode |= BT_USER;

@@ -31,7 +31,7 @@ static bool add_tail(struct translation_state *t, uint8_t *bytes, unsigned len)
 {
     struct vcpu *cpu = t->cpu;
     uint64_t next = t->rip + len;
-    if (t->segmented)
+    if (t->bt->mode & BT_SEGMENTS)
         return false;
     if (t->bits == 32 ? next >> 32 : !is_canonical(next))
         return false;
@@ -321,7 +321,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     t->bt = bt;
     t->rip = cpu->rip;
     t->bits = bt->mode & BT_64 ? 64 : bt->mode & BT_16 ? 16 : 32;
-    t->segmented = bt->mode & BT_SEGMENTS;
+    t->segmented = bt->mode & BT_SEGMENTS && (bt->mode & (BT_FLAT | BT_16)) != BT_FLAT;
     t->segments_checked[0] = t->segments_checked[1] = 0;
     t->context = bt_context(bt->mode);
     t->cold_count = 0;

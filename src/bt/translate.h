@@ -102,7 +102,7 @@ struct translation_state {
     uint64_t rip;
     struct bt_page *tail; /* where the block's only instruction goes on */
     unsigned bits;        /* 64, 32 or 16 */
-    bool segmented;       /* BT_SEGMENTS */
+    bool segmented;       /* accesses look at segments; not with BT_FLAT in 32-bit code */
     /* Segments that were looked at in this block, for reading and for writing. */
     uint8_t segments_checked[2];
     unsigned context;

@@ -170,9 +170,41 @@ static void protected16(void)
     printf(" at %lx:%lx\n", fault.frame.cs, fault.frame.ip);
 }
 
+/* 32-bit code in a segment that ends, as systems have that keep programs from executing data; the
+ * others are flat. It calls, jumps through memory, and at last leaves. */
+extern u8 limited_start[];
+asm("limited_start:\n"
+    "  mov $200, %ecx\n"
+    "1: call 2f\n lea 3f - limited_start(%edx), %eax\n push %eax\n pop seen16\n jmp *seen16\n"
+    "2: add $1, %ebx\n ret\n"
+    "3: dec %ecx\n jnz 1b\n"
+    "  test %esi, %esi\n jnz 4f\n lret\n"
+    "4: mov $0x500000, %eax\n call *%eax\n");
+
+static void limited(void)
+{
+    for (u32 base = 0; base <= 0x1000; base += 0x1000)
+        for (u32 leaves = 0; leaves < 2; leaves++) {
+            const struct __attribute__((packed)) {
+                u32 offset;
+                u16 selector;
+            } target = {(u32)limited_start - base, SEL_FREE};
+            set_segment(SEL_FREE, base, 0x3ff, SEG_CODE | SEG_BIG | SEG_GRAN);
+            TRY("lcall *(%0); mov %%ebx, seen16", "a"(&target), "d"(target.offset), "S"(leaves),
+                "b"(0));
+            printf("limited, base %x, leaves %u: ", base, leaves);
+            if (fault.vector == VECTOR_NONE)
+                printf("%u\n", seen16);
+            else
+                printf("vector %u at %lx:%lx, ebx %lu\n", (u32)fault.vector, fault.frame.cs,
+                       fault.frame.ip - target.offset, fault.frame.bx);
+        }
+}
+
 void guest_main(void)
 {
     real();
     real();
     protected16();
+    limited();
 }
