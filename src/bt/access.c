@@ -102,13 +102,14 @@ unsigned bt_offset(struct translation_state *t, const struct insn *in)
     return result;
 }
 
-unsigned bt_address(struct translation_state *t, const struct insn *in, unsigned size, bool write)
+unsigned bt_address(struct translation_state *t, const struct insn *in, unsigned size)
 {
     struct emit *e = &t->e;
     const ZydisDecodedOperand *o = &in->o[in->mem];
     unsigned result = bt_offset(t, in);
     if (t->segmented) {
-        bt_put_segment(t, in, (unsigned)(o->mem.segment - ZYDIS_REGISTER_ES), size, write);
+        bt_put_segment(t, in, (unsigned)(o->mem.segment - ZYDIS_REGISTER_ES), size,
+                       in->z.address_width);
     } else if (o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS) {
         unsigned number = (unsigned)(o->mem.segment - ZYDIS_REGISTER_ES);
         if (result != T0)

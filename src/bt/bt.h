@@ -51,7 +51,9 @@ enum bt_mode {
     BT_FLAT = 512,     /* with BT_SEGMENTS: the others are */
     BT_16 = 1024,      /* with BT_SEGMENTS: code and stack of 16 bits */
     BT_REAL = 2048,    /* with BT_SEGMENTS: real or virtual-8086 mode */
-    BT_VALID = 4096,   /* translated code can run at all */
+    BT_USUAL = 4096,   /* with BT_REAL: segments have the attributes that real mode gives them, and
+                        * limits   of 64 KiB or more */
+    BT_VALID = 8192,   /* translated code can run at all */
 };
 
 /* Optimizations that can be switched off: names in options.c. */

@@ -24,7 +24,7 @@ static struct operand check_push(struct translation_state *t, const struct insn 
     if (t->bits == 16)
         bt_put_extended(&t->e, 16, T0, reg_operand(T0));
     if (t->segmented)
-        bt_put_segment(t, in, SS, size, true);
+        bt_put_segment(t, in, SS, size, t->bits);
     return bt_check(t, in, T0, size, true, true);
 }
 
@@ -35,7 +35,7 @@ static struct operand check_top(struct translation_state *t, const struct insn *
     if (t->bits != 64)
         bt_put_extended(&t->e, t->bits, T0, reg_operand(base));
     if (t->segmented)
-        bt_put_segment(t, in, SS, in->width / 8u, false);
+        bt_put_segment(t, in, SS, in->width / 8u, t->bits);
     return bt_check(t, in, t->bits == 64 ? base : T0, in->width / 8u, false, true);
 }
 

@@ -286,7 +286,7 @@ struct operand bt_memory_operand(struct translation_state *t, const struct insn 
 {
     const ZydisDecodedOperand *o = &in->o[in->mem];
     if (in->shared_base == NO_REG)
-        return bt_check(t, in, bt_address(t, in, size, write), size, write, false);
+        return bt_check(t, in, bt_address(t, in, size), size, write, false);
     return bt_shared(t, in->shared_base,
                      o->mem.disp.has_displacement ? (int32_t)o->mem.disp.value : 0);
 }
@@ -366,7 +366,7 @@ static void emit_bit_string(struct translation_state *t, struct insn *in)
 {
     struct emit *e = &t->e;
     bool wide = in->z.operand_width == 64, write = in->z.mnemonic != ZYDIS_MNEMONIC_BT;
-    unsigned size = in->z.operand_width / 8u, address = bt_address(t, in, size, write);
+    unsigned size = in->z.operand_width / 8u, address = bt_address(t, in, size);
     uint8_t guest = 0, shift;
     bind_reg(in->o[1].reg.value, &guest, &shift);
     struct operand offset =
@@ -427,7 +427,8 @@ static void emit_lea(struct translation_state *t, struct insn *in)
 
 static void emit_callout(struct translation_state *t, struct insn *in)
 {
-    t->segments_checked[0] = t->segments_checked[1] = 0; /* it may load one */
+    if (!(t->bt->mode & BT_USUAL))
+        t->segments_checked = 0; /* it may load one */
     bt_flags_clobber(t, in->live_before);
     bt_put_site(t, T1, bt_site_new(t, in), 0);
     if (in->ends)

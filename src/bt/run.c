@@ -36,10 +36,24 @@ static uint8_t units(const struct vcpu *cpu)
     return units;
 }
 
+/* They stay so in real mode: a load sets the base alone. */
+static bool usual_segments(const struct vcpu *cpu)
+{
+    const uint32_t kept = SEG_G | SEG_DB | 3u << SEG_DPL_SHIFT,
+                   usual = SEG_P | SEG_S | SEG_WRITE | SEG_ACCESSED;
+    uint32_t others = 0, limits = 0xffff;
+    for (unsigned i = 0; i < SREGS; i++) {
+        others |= (cpu->seg[i].attr & ~(kept | (i == CS ? SEG_CODE : 0))) ^ usual;
+        limits = MIN(limits, cpu->seg[i].limit);
+    }
+    return !others && limits == 0xffff;
+}
+
 static uint16_t segmented_mode(const struct vcpu *cpu)
 {
-    return BT_SEGMENTS | (cpu->interp->flat ? BT_FLAT : 0) |
-           (cpu->interp->mode.bits == 16 ? BT_16 : 0) | (cpu_protected(cpu) ? 0 : BT_REAL);
+    return (!cpu_protected(cpu) && usual_segments(cpu) ? BT_USUAL : 0) | BT_SEGMENTS |
+           (cpu->interp->flat ? BT_FLAT : 0) | (cpu->interp->mode.bits == 16 ? BT_16 : 0) |
+           (cpu_protected(cpu) ? 0 : BT_REAL);
 }
 
 /* The mode to translate for; 0: the interpreter runs this. */

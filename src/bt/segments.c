@@ -1,6 +1,7 @@
 /*
  * Code whose segments are not flat: 16-bit code, real and virtual-8086 mode. An access looks at the
- * limit; at the attributes once in a block. Real mode's loads of segment registers are inline.
+ * limit; at the attributes once in a block, or where real mode has set them all never. Real mode's
+ * loads of segment registers are inline.
  */
 #include "bt/translate.h"
 
@@ -22,24 +23,31 @@ static void check_attributes(struct translation_state *t, const struct insn *in,
 }
 
 void bt_put_segment(struct translation_state *t, const struct insn *in, unsigned number,
-                    unsigned size, bool write)
+                    unsigned size, unsigned bits)
 {
     struct emit *e = &t->e;
-    unsigned last = T0;
     t->t1_share = 0;
-    if (!(t->segments_checked[write] >> number & 1))
+    if (!(t->segments_checked >> number & 1))
         check_attributes(t, in, number);
-    t->segments_checked[write] |= (uint8_t)(1 << number);
-    if (size > 1) {
-        last = T2;
-        put_lea(e, true, T2,
-                (struct operand){
-                    .kind = AT_MEM, .base = T0, .index = NO_REG, .disp = (int32_t)size - 1});
+    t->segments_checked |= (uint8_t)(1 << number);
+    uint8_t *beyond = NULL;
+    if (!(t->bt->mode & BT_USUAL) || bits != 16) {
+        unsigned last = size > 1 ? T2 : T0;
+        if (size > 1)
+            put_lea(e, true, T2,
+                    (struct operand){
+                        .kind = AT_MEM, .base = T0, .index = NO_REG, .disp = (int32_t)size - 1});
+        put_load32(e, T1,
+                   gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, limit)));
+        put_alu(e, ALU_CMP, last, reg_operand(T1));
+        beyond = put_jcc(e, CC_A);
+    } else if (size > 1) { /* it may only wrap */
+        put_alu_imm(e, false, ALU_CMP, reg_operand(T0), (int32_t)(0x10000 - size));
+        beyond = put_jcc(e, CC_A);
     }
-    put_load32(e, T1, gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, limit)));
-    put_alu(e, ALU_CMP, last, reg_operand(T1));
-    t->colds[t->cold_count++] =
-        (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_A), .site = bt_site_new(t, in)};
+    if (beyond)
+        t->colds[t->cold_count++] =
+            (struct cold){.kind = COLD_INSTEAD, .jump = beyond, .site = bt_site_new(t, in)};
     put_op(e, false, ALU_ADD << 3 | 3, T0,
            gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, base)));
 }
@@ -120,6 +128,8 @@ bool bt_classify_segment(const struct translation_state *t, struct insn *in)
 static void check_loaded(struct translation_state *t, const struct insn *in, unsigned number)
 {
     struct emit *e = &t->e;
+    if (t->bt->mode & BT_USUAL)
+        return;
     const uint32_t kept = SEG_G | SEG_DB | 3u << SEG_DPL_SHIFT;
     struct bt_site *site = bt_site_new(t, in);
     put_load32(e, T1, gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, attr)));

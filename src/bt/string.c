@@ -185,7 +185,8 @@ static struct operand check_element(struct translation_state *t, struct insn *in
     in->pointer = (uint8_t)pointer;
     bt_put_extended(&t->e, in->z.address_width, T0, reg_operand(pointer));
     if (t->segmented)
-        bt_put_segment(t, in, pointer == RDI ? ES : source_segment(in), size_of(in), write);
+        bt_put_segment(t, in, pointer == RDI ? ES : source_segment(in), size_of(in),
+                       in->z.address_width);
     return bt_check(t, in, T0, size_of(in), write, false);
 }
 

@@ -322,7 +322,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     t->rip = cpu->rip;
     t->bits = bt->mode & BT_64 ? 64 : bt->mode & BT_16 ? 16 : 32;
     t->segmented = bt->mode & BT_SEGMENTS && (bt->mode & (BT_FLAT | BT_16)) != BT_FLAT;
-    t->segments_checked[0] = t->segments_checked[1] = 0;
+    t->segments_checked = bt->mode & BT_USUAL ? 0xff : 0;
     t->context = bt_context(bt->mode);
     t->cold_count = 0;
     /* A copy: another processor may write while we look. */

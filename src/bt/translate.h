@@ -100,11 +100,10 @@ struct translation_state {
     struct bt_block *block;
     struct emit e;
     uint64_t rip;
-    struct bt_page *tail; /* where the block's only instruction goes on */
-    unsigned bits;        /* 64, 32 or 16 */
-    bool segmented;       /* accesses look at segments; not with BT_FLAT in 32-bit code */
-    /* Segments that were looked at in this block, for reading and for writing. */
-    uint8_t segments_checked[2];
+    struct bt_page *tail;     /* where the block's only instruction goes on */
+    unsigned bits;            /* 64, 32 or 16 */
+    bool segmented;           /* accesses look at segments; not with BT_FLAT in 32-bit code */
+    uint8_t segments_checked; /* in this block: bits */
     unsigned context;
     unsigned flags;  /* FLAGS_* */
     uint8_t vectors; /* enum bt_vectors: what the block needs */
@@ -165,7 +164,7 @@ void bt_flags_need(struct translation_state *t);
 struct bt_site *bt_site_new(struct translation_state *t, const struct insn *in);
 /* The register that holds the linear address of the instruction's memory operand, of `size` bytes:
  * T0, or a guest's. Clobbers T0, T1, T2; flags only where a segment base is added. */
-unsigned bt_address(struct translation_state *t, const struct insn *in, unsigned size, bool write);
+unsigned bt_address(struct translation_state *t, const struct insn *in, unsigned size);
 /* The same of the offset in its segment, without flags and T2. */
 unsigned bt_offset(struct translation_state *t, const struct insn *in);
 /* Check an access of `size` bytes at the linear address in `reg`, the instruction's memory operand
@@ -187,10 +186,10 @@ void bt_emit_cold_share(struct translation_state *t, const struct cold *c);
 
 /* segments.c */
 
-/* With BT_SEGMENTS: make the offset in T0 a linear address. Where the segment does not allow the
- * access the interpreter does it. Clobbers T1, T2, flags. */
+/* With BT_SEGMENTS: make the offset in T0, of 16 or 32 `bits`, a linear address. Where the segment
+ * does not allow the access the interpreter does it. Clobbers T1, T2, flags. */
 void bt_put_segment(struct translation_state *t, const struct insn *in, unsigned number,
-                    unsigned size, bool write);
+                    unsigned size, unsigned bits);
 static inline int64_t bt_segment_at(unsigned number)
 {
     return VCPU_AT(seg) + (int64_t)(number * sizeof(struct segment));
