@@ -53,8 +53,12 @@ enum bt_mode {
     BT_REAL = 2048,    /* with BT_SEGMENTS: real or virtual-8086 mode */
     BT_USUAL = 4096,   /* with BT_REAL: segments have the attributes that real mode gives them, and
                         * limits   of 64 KiB or more */
-    BT_VALID = 8192,   /* translated code can run at all */
+    BT_OUTER = 8192,   /* CPL 1 or 2: supervisor to pages, but not privileged */
+    BT_VALID = 16384,  /* translated code can run at all */
 };
+
+/* Of modes whose CPL is not 0. */
+#define BT_UNPRIVILEGED (BT_USER | BT_OUTER)
 
 /* Optimizations that can be switched off: names in options.c. */
 enum bt_option {

@@ -16,7 +16,7 @@ static bool set_ring(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
     interp_ring_changed(cpu);
-    uint16_t mode = bt->mode & (uint16_t) ~(BT_USER | BT_AC | BT_SMAP);
+    uint16_t mode = bt->mode & (uint16_t) ~(BT_USER | BT_OUTER | BT_AC | BT_SMAP);
     if (cpu->cpl == 3)
         mode |= BT_USER;
     else if (cpu->cr4 & CR4_SMAP)

@@ -60,8 +60,6 @@ static uint16_t segmented_mode(const struct vcpu *cpu)
 static uint16_t current_mode(const struct vcpu *cpu)
 {
     const struct interp *in = cpu->interp;
-    if (cpu->cpl == 1 || cpu->cpl == 2)
-        return 0;
     if (in->align_check || in->mode.stack_bits != in->mode.bits)
         return 0;
     uint16_t mode = BT_64;
@@ -75,6 +73,8 @@ static uint16_t current_mode(const struct vcpu *cpu)
     }
     if (cpu->cpl == 3)
         mode |= BT_USER;
+    else if (cpu->cpl)
+        mode |= BT_OUTER;
     if (in->context == TLB_SUPERVISOR_AC)
         mode |= BT_AC;
     if (cpu->cpl != 3 && (cpu->cr4 & CR4_SMAP))

@@ -23,14 +23,15 @@ static bool classify_mov(const struct translation_state *t, struct insn *in)
         return false;
     if (is_class(from, ZYDIS_REGCLASS_SEGMENT))
         return true;
-    return is_class(from, ZYDIS_REGCLASS_CONTROL) && t->bits == 64 && !(t->bt->mode & BT_USER) &&
+    return is_class(from, ZYDIS_REGCLASS_CONTROL) && t->bits == 64 &&
+           !(t->bt->mode & BT_UNPRIVILEGED) &&
            (from->reg.value == ZYDIS_REGISTER_CR0 || from->reg.value == ZYDIS_REGISTER_CR2 ||
             from->reg.value == ZYDIS_REGISTER_CR3 || from->reg.value == ZYDIS_REGISTER_CR4);
 }
 
 bool bt_classify_system(const struct translation_state *t, struct insn *in)
 {
-    bool kernel = !(t->bt->mode & BT_USER), wide = t->bits == 64;
+    bool kernel = !(t->bt->mode & BT_UNPRIVILEGED), wide = t->bits == 64;
     switch (in->z.mnemonic) {
     case ZYDIS_MNEMONIC_PREFETCH:
     case ZYDIS_MNEMONIC_PREFETCHNTA:
@@ -70,7 +71,7 @@ bool bt_classify_system(const struct translation_state *t, struct insn *in)
         break;
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
-        if (!(t->bt->mode & BT_SMAP) || t->segmented)
+        if (!(t->bt->mode & BT_SMAP) || t->segmented || !kernel)
             return false;
         in->kind = INSN_ACCESS_CHECK;
         in->ends = true;
@@ -169,7 +170,7 @@ static void put_test_imm(struct emit *e, struct operand rm, uint32_t bits)
 static void emit_popf(struct translation_state *t, struct insn *in)
 {
     struct emit *e = &t->e;
-    bool user = t->bt->mode & BT_USER;
+    bool user = t->bt->mode & BT_UNPRIVILEGED;
     uint32_t plain = FLAG_DF | FLAG_ID | (user ? 0 : FLAG_IF);
     if (user) { /* with IOPL 3, IF may change */
         put_test_imm(e, gs_operand(VCPU_AT(rflags)), FLAG_IOPL);
@@ -210,7 +211,7 @@ static void emit_popf(struct translation_state *t, struct insn *in)
 static void emit_rdtsc(struct translation_state *t, const struct insn *in)
 {
     struct emit *e = &t->e;
-    if (t->bt->mode & BT_USER) {
+    if (t->bt->mode & BT_UNPRIVILEGED) {
         put_test_imm(&t->e, gs_operand(VCPU_AT(cr4)), CR4_TSD);
         call_out_if(t, in, CC_NE);
     }
