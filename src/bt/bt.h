@@ -49,12 +49,13 @@ enum bt_mode {
     BT_SMAP = 128,     /* supervisor with SMAP on: AC matters */
     BT_SEGMENTS = 256, /* not all segments are flat: CS has a base and a limit */
     BT_FLAT = 512,     /* with BT_SEGMENTS: the others are */
-    BT_16 = 1024,      /* with BT_SEGMENTS: code and stack of 16 bits */
+    BT_16 = 1024,      /* with BT_SEGMENTS: code of 16 bits */
     BT_REAL = 2048,    /* with BT_SEGMENTS: real or virtual-8086 mode */
     BT_USUAL = 4096,   /* with BT_REAL: segments have the attributes that real mode gives them, and
                         * limits   of 64 KiB or more */
     BT_OUTER = 8192,   /* CPL 1 or 2: supervisor to pages, but not privileged */
-    BT_VALID = 16384,  /* translated code can run at all */
+    BT_MIXED = 16384,  /* with BT_SEGMENTS: the stack has the other width, 32 or 16 bits */
+    BT_VALID = 32768,  /* translated code can run at all */
 };
 
 /* Of modes whose CPL is not 0. */

@@ -232,8 +232,7 @@ static void find_flags(struct insn *in)
 static bool near_width(const struct translation_state *t, const struct insn *in)
 {
     return (t->bits == 16 || !(in->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)) &&
-           in->z.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR &&
-           t->cpu->interp->mode.stack_bits == t->bits;
+           in->z.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
 }
 
 static bool direct_branch(struct translation_state *t, struct insn *in, uint8_t kind)

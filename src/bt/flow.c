@@ -6,7 +6,7 @@
 
 static void move_rsp(struct translation_state *t, int32_t delta)
 {
-    if (t->bits == 16)
+    if (t->stack_bits == 16)
         put8(&t->e, 0x66);
     put_lea(&t->e, t->bits == 64, HOST_RSP,
             (struct operand){.kind = AT_MEM, .base = HOST_RSP, .index = NO_REG, .disp = delta});
@@ -21,10 +21,10 @@ static struct operand check_push(struct translation_state *t, const struct insn 
     put_lea(&t->e, t->bits == 64, T0,
             (struct operand){
                 .kind = AT_MEM, .base = HOST_RSP, .index = NO_REG, .disp = -(int32_t)size});
-    if (t->bits == 16)
+    if (t->stack_bits == 16)
         bt_put_extended(&t->e, 16, T0, reg_operand(T0));
     if (t->segmented)
-        bt_put_segment(t, in, SS, size, t->bits);
+        bt_put_segment(t, in, SS, size, t->stack_bits);
     return bt_check(t, in, T0, size, true, true);
 }
 
@@ -33,9 +33,9 @@ static struct operand check_top(struct translation_state *t, const struct insn *
     if (in->shared_stack != NO_REG)
         return bt_shared(t, in->shared_stack, 0);
     if (t->bits != 64)
-        bt_put_extended(&t->e, t->bits, T0, reg_operand(base));
+        bt_put_extended(&t->e, t->stack_bits, T0, reg_operand(base));
     if (t->segmented)
-        bt_put_segment(t, in, SS, in->width / 8u, t->bits);
+        bt_put_segment(t, in, SS, in->width / 8u, t->stack_bits);
     return bt_check(t, in, t->bits == 64 ? base : T0, in->width / 8u, false, true);
 }
 
@@ -146,7 +146,7 @@ static void emit_leave(struct translation_state *t, struct insn *in)
     struct operand top = check_top(t, in, RBP);
     bt_fault_point(t, in);
     put_sized(t, in, false, T2, top);
-    if (t->bits == 16)
+    if (t->stack_bits == 16)
         put8(&t->e, 0x66);
     put_lea(&t->e, t->bits == 64, HOST_RSP,
             (struct operand){

@@ -53,6 +53,7 @@ static uint16_t segmented_mode(const struct vcpu *cpu)
 {
     return (!cpu_protected(cpu) && usual_segments(cpu) ? BT_USUAL : 0) | BT_SEGMENTS |
            (cpu->interp->flat ? BT_FLAT : 0) | (cpu->interp->mode.bits == 16 ? BT_16 : 0) |
+           (cpu->interp->mode.bits != cpu->interp->mode.stack_bits ? BT_MIXED : 0) |
            (cpu_protected(cpu) ? 0 : BT_REAL);
 }
 
@@ -60,7 +61,7 @@ static uint16_t segmented_mode(const struct vcpu *cpu)
 static uint16_t current_mode(const struct vcpu *cpu)
 {
     const struct interp *in = cpu->interp;
-    if (in->align_check || in->mode.stack_bits != in->mode.bits)
+    if (in->align_check)
         return 0;
     uint16_t mode = BT_64;
     if (in->mode.bits != 64) {
@@ -69,7 +70,7 @@ static uint16_t current_mode(const struct vcpu *cpu)
             !cs->base && cs->limit == 0xffffffff && in->mode.bits == 32 && cpu_protected(cpu);
         if (cs->base + (uint64_t)cs->limit > UINT32_MAX)
             return 0;
-        mode = whole && in->flat ? 0 : segmented_mode(cpu);
+        mode = whole && in->flat && in->mode.stack_bits == 32 ? 0 : segmented_mode(cpu);
     }
     if (cpu->cpl == 3)
         mode |= BT_USER;

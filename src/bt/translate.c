@@ -321,7 +321,8 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     t->bt = bt;
     t->rip = cpu->rip;
     t->bits = bt->mode & BT_64 ? 64 : bt->mode & BT_16 ? 16 : 32;
-    t->segmented = bt->mode & BT_SEGMENTS && (bt->mode & (BT_FLAT | BT_16)) != BT_FLAT;
+    t->stack_bits = bt->mode & BT_MIXED ? 48 - t->bits : t->bits;
+    t->segmented = bt->mode & BT_SEGMENTS && (bt->mode & (BT_FLAT | BT_16 | BT_MIXED)) != BT_FLAT;
     t->segments_checked = bt->mode & BT_USUAL ? 0xff : 0;
     t->context = bt_context(bt->mode);
     t->cold_count = 0;

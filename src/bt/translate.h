@@ -102,6 +102,7 @@ struct translation_state {
     uint64_t rip;
     struct bt_page *tail;     /* where the block's only instruction goes on */
     unsigned bits;            /* 64, 32 or 16 */
+    unsigned stack_bits;      /* the same of the stack */
     bool segmented;           /* accesses look at segments; not with BT_FLAT in 32-bit code */
     uint8_t segments_checked; /* in this block: bits */
     unsigned context;

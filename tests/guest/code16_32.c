@@ -201,10 +201,30 @@ static void limited(void)
         }
 }
 
+/* 32-bit code on a 16-bit stack: SP wraps, the upper half of ESP stays. */
+void mixed_run(void);
+u32 mixed_esp[2], mixed_sum;
+asm("mixed_run: pusha\n mov %esp, mixed_esp\n mov $0x60, %eax\n mov %ax, %ss\n"
+    "  mov $0x12340004, %esp\n mov $300, %ecx\n xor %edx, %edx\n"
+    "1: push %ecx\n call 2f\n pop %eax\n add %eax, %edx\n push %dx\n pop %bx\n"
+    "  movzx %bx, %ebx\n add %ebx, %edx\n loop 1b\n"
+    "  mov %esp, mixed_esp+4\n mov %edx, mixed_sum\n"
+    "  mov $0x10, %eax\n mov %ax, %ss\n mov mixed_esp, %esp\n popa\n ret\n"
+    "2: push %ebp\n mov %esp, %ebp\n incl %edx\n pushl $7\n leave\n ret\n");
+
+static void mixed(void)
+{
+    static u8 stack[65536] __attribute__((aligned(4096)));
+    set_segment(SEL_FREE, (u32)stack, 0xffff, SEG_DATA);
+    mixed_run();
+    printf("16-bit stack: ESP %x, sum %x\n", mixed_esp[1], mixed_sum);
+}
+
 void guest_main(void)
 {
     real();
     real();
     protected16();
     limited();
+    mixed();
 }
