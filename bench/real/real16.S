@@ -7,6 +7,17 @@
 #define FAR 0x3000  /* another */
 #define STACK 0x7000 /* not in a page with code */
 
+    .macro between /* DS:SI and ES:DI, of which the caller's are on the stack */
+    push %ds
+    push %es
+    push $WORK
+    pop %ds
+    push $FAR
+    pop %es
+    xor %si, %si
+    xor %di, %di
+    .endm
+
     .code16
     .globl _start
 _start:
@@ -117,14 +128,7 @@ fibonacci:
     ret
 
 letters:
-    push %ds
-    push %es
-    push $WORK
-    pop %ds
-    push $FAR
-    pop %es
-    xor %si, %si
-    xor %di, %di
+    between
     mov $8192, %cx
 1:  lodsb
     cmp $'a', %al
@@ -137,14 +141,7 @@ letters:
     ret
 
 copy:
-    push %ds
-    push %es
-    push $WORK
-    pop %ds
-    push $FAR
-    pop %es
-    xor %si, %si
-    xor %di, %di
+    between
     mov $16384, %cx
     rep movsw
     pop %es

@@ -39,7 +39,7 @@ struct jump_cache_entry {
 
 /* What a block was translated for: bits of its mode. */
 enum bt_mode {
-    BT_64 = 1,   /* 64-bit mode; else 32-bit code, or what the last three say */
+    BT_64 = 1,   /* 64-bit mode; else flat 32-bit code, or BT_SEGMENTS */
     BT_USER = 2, /* CPL 3 */
     BT_AC = 4,   /* supervisor with SMAP on and EFLAGS.AC set */
     BT_SSE = 8,  /* CR0, CR4 and XCR0 let these units run */

@@ -87,15 +87,16 @@ static unsigned number_of(const struct insn *in)
 
 static bool good_operands(const struct translation_state *t, struct insn *in)
 {
-    const bool real = t->bt->mode & BT_REAL;
+    const bool base_alone = t->bt->mode & BT_USUAL; /* is what a load changes */
     const ZydisDecodedOperand *from = &in->o[1];
     switch (in->z.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
         return is_segment_register(&in->o[0]) && in->width == 16;
     case ZYDIS_MNEMONIC_POP:
-        return real && is_segment_register(&in->o[0]);
+        return base_alone && is_segment_register(&in->o[0]);
     case ZYDIS_MNEMONIC_MOV:
-        if (!real || !is_segment_register(&in->o[0]) || in->o[0].reg.value == ZYDIS_REGISTER_CS)
+        if (!base_alone || !is_segment_register(&in->o[0]) ||
+            in->o[0].reg.value == ZYDIS_REGISTER_CS)
             return false;
         if (is_general(from))
             return true;
@@ -105,7 +106,7 @@ static bool good_operands(const struct translation_state *t, struct insn *in)
     case ZYDIS_MNEMONIC_LSS:
     case ZYDIS_MNEMONIC_LFS:
     case ZYDIS_MNEMONIC_LGS:
-        if (!real || in->z.operand_width != 16)
+        if (!base_alone || in->z.operand_width != 16)
             return false;
         break;
     default:
@@ -122,21 +123,6 @@ bool bt_classify_segment(const struct translation_state *t, struct insn *in)
     in->kind = INSN_SEGMENT;
     in->pushes = in->z.mnemonic == ZYDIS_MNEMONIC_PUSH;
     return !(t->bt->verify && casts_shadow(in)); /* its rehearsal ends there */
-}
-
-/* Do its attributes stay as they are when real mode loads it? Else the interpreter does it. */
-static void check_loaded(struct translation_state *t, const struct insn *in, unsigned number)
-{
-    struct emit *e = &t->e;
-    if (t->bt->mode & BT_USUAL)
-        return;
-    const uint32_t kept = SEG_G | SEG_DB | 3u << SEG_DPL_SHIFT;
-    struct bt_site *site = bt_site_new(t, in);
-    put_load32(e, T1, gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, attr)));
-    put_alu_imm(e, false, ALU_AND, reg_operand(T1), (int32_t)~kept);
-    put_alu_imm(e, false, ALU_CMP, reg_operand(T1), SEG_P | SEG_S | SEG_WRITE | SEG_ACCESSED);
-    t->colds[t->cold_count++] =
-        (struct cold){.kind = COLD_INSTEAD, .jump = put_jcc(e, CC_NE), .site = site};
 }
 
 static struct operand selector_of(unsigned number)
@@ -173,7 +159,6 @@ void bt_emit_segment(struct translation_state *t, struct insn *in)
         bt_emit_push_target(t, in);
         return;
     }
-    check_loaded(t, in, number);
     switch (in->z.mnemonic) {
     case ZYDIS_MNEMONIC_POP:
         bt_emit_pop_value(t, in, T2);

@@ -61,8 +61,7 @@ bool bt_classify_system(const struct translation_state *t, struct insn *in)
         return true;
     case ZYDIS_MNEMONIC_POPFQ:
     case ZYDIS_MNEMONIC_POPFD:
-        if (t->segmented || (in->z.mnemonic == ZYDIS_MNEMONIC_POPFQ) != wide ||
-            t->cpu->interp->mode.stack_bits != t->bits)
+        if (t->segmented || (in->z.mnemonic == ZYDIS_MNEMONIC_POPFQ) != wide)
             return false;
         in->kind = INSN_SYSTEM;
         return true;
@@ -92,7 +91,7 @@ bool bt_classify_system(const struct translation_state *t, struct insn *in)
         in->pushes = true;
         break;
     case ZYDIS_MNEMONIC_PUSHFD:
-        if (wide || t->segmented || t->cpu->interp->mode.stack_bits != 32)
+        if (wide || t->segmented)
             return false;
         in->pushes = true;
         break;
