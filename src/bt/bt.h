@@ -378,6 +378,12 @@ static inline struct jump_cache_entry *bt_jump_cache_slot(struct bt *bt, uint64_
     return &bt->jumps[((uint32_t)rip ^ (uint32_t)rip >> 12) & (JUMP_CACHE - 1)];
 }
 
+/* The last instruction pointer of the code segment that is loaded. */
+static inline uint64_t bt_last_ip(const struct vcpu *cpu)
+{
+    return MIN((uint64_t)cpu->bt->cs.limit, cpu->interp->ip_mask);
+}
+
 /* ---- cache.c ---- */
 
 int bt_cache_create(struct bt *bt, uint64_t size, struct tv_error *err);

@@ -241,8 +241,7 @@ static bool direct_branch(struct translation_state *t, struct insn *in, uint8_t 
         return false;
     uint64_t target = t->rip + in->offset + in->z.length + (uint64_t)in->o[0].imm.value.s;
     target &= bytes_mask(in->width / 8u);
-    if (t->bt->mode & BT_SEGMENTS ? target > MIN((uint64_t)t->bt->cs.limit, t->cpu->interp->ip_mask)
-                                  : !is_canonical(target))
+    if (t->bt->mode & BT_SEGMENTS ? target > bt_last_ip(t->cpu) : !is_canonical(target))
         return false;
     in->target = target;
     in->kind = kind;

@@ -295,8 +295,7 @@ static void set_tsc_delta(struct vcpu *cpu)
 static bool good_target(const struct vcpu *cpu)
 {
     const struct bt *bt = cpu->bt;
-    return bt->mode & BT_SEGMENTS ? cpu->rip <= MIN((uint64_t)bt->cs.limit, cpu->interp->ip_mask)
-                                  : is_canonical(cpu->rip);
+    return bt->mode & BT_SEGMENTS ? cpu->rip <= bt_last_ip(cpu) : is_canonical(cpu->rip);
 }
 
 /* The block at vcpu.rip. NULL: let the interpreter run what is there. */

@@ -54,12 +54,6 @@ void bt_put_segment(struct translation_state *t, const struct insn *in, unsigned
 
 /* ---- Segment registers ---- */
 
-static bool is_segment_register(const ZydisDecodedOperand *o)
-{
-    return o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-           ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT;
-}
-
 static bool is_general(const ZydisDecodedOperand *o)
 {
     uint8_t number, shift;
@@ -91,11 +85,11 @@ static bool good_operands(const struct translation_state *t, struct insn *in)
     const ZydisDecodedOperand *from = &in->o[1];
     switch (in->z.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
-        return is_segment_register(&in->o[0]) && in->width == 16;
+        return is_class(&in->o[0], ZYDIS_REGCLASS_SEGMENT) && in->width == 16;
     case ZYDIS_MNEMONIC_POP:
-        return base_alone && is_segment_register(&in->o[0]);
+        return base_alone && is_class(&in->o[0], ZYDIS_REGCLASS_SEGMENT);
     case ZYDIS_MNEMONIC_MOV:
-        if (!base_alone || !is_segment_register(&in->o[0]) ||
+        if (!base_alone || !is_class(&in->o[0], ZYDIS_REGCLASS_SEGMENT) ||
             in->o[0].reg.value == ZYDIS_REGISTER_CS)
             return false;
         if (is_general(from))
@@ -140,14 +134,6 @@ static void put_load_real(struct emit *e, unsigned number)
     put_store(e, T2, gs_operand(bt_segment_at(number) + (int64_t)offsetof(struct segment, base)));
 }
 
-/* The general register of an operand. */
-static unsigned host_of(const ZydisDecodedOperand *o)
-{
-    uint8_t number = 0, shift;
-    bind_reg(o->reg.value, &number, &shift);
-    return host_reg(number);
-}
-
 void bt_emit_segment(struct translation_state *t, struct insn *in)
 {
     struct emit *e = &t->e;
@@ -168,12 +154,12 @@ void bt_emit_segment(struct translation_state *t, struct insn *in)
     case ZYDIS_MNEMONIC_MOV:
         bt_put_extended(e, 16, T2,
                         in->mem >= 0 ? bt_memory_operand(t, in, 2, false)
-                                     : reg_operand(host_of(&in->o[1])));
+                                     : reg_operand(host_reg(general_register(&in->o[1]))));
         break;
     default:
         put_load32(e, T2, bt_memory_operand(t, in, 4, false));
         put8(e, 0x66);
-        put_op(e, false, 0x8b, host_of(&in->o[0]), reg_operand(T2));
+        put_op(e, false, 0x8b, host_reg(general_register(&in->o[0])), reg_operand(T2));
         put_op(e, false, 0xc1, 5, reg_operand(T2)); /* SHR */
         put8(e, 16);
     }

@@ -9,11 +9,6 @@
     (VCPU_AT(seg) + (int64_t)((n) * sizeof(struct segment)) +                                      \
      (int64_t)offsetof(struct segment, selector))
 
-static bool is_class(const ZydisDecodedOperand *o, ZydisRegisterClass class)
-{
-    return o->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(o->reg.value) == class;
-}
-
 /* MOV from a segment or control register to a general one. */
 static bool classify_mov(const struct translation_state *t, struct insn *in)
 {
@@ -237,14 +232,6 @@ static void emit_rdpkru(struct translation_state *t, const struct insn *in)
     call_out_if(t, in, CC_NE);
     put_load32(e, RAX, gs_operand(VCPU_AT(fpu.pkru)));
     put_op(e, false, 0x31, RDX, reg_operand(RDX)); /* XOR */
-}
-
-/* Store `scratch` where the guest's register is, or load it. */
-static unsigned general_register(const ZydisDecodedOperand *o)
-{
-    uint8_t number = 0, shift;
-    bind_reg(o->reg.value, &number, &shift);
-    return number;
 }
 
 /* T0's low half. */

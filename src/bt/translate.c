@@ -316,7 +316,7 @@ struct bt_block *bt_translate(struct vcpu *cpu, struct bt_page *page, bool plain
     unsigned start = (unsigned)((bt->cs.base + cpu->rip) & ~PAGE_MASK);
     uint64_t len = MIN(PAGE_SIZE - start, (uint64_t)BLOCK_INSNS * 15);
     if (bt->mode & BT_SEGMENTS)
-        len = MIN(len, MIN((uint64_t)bt->cs.limit, cpu->interp->ip_mask) - cpu->rip + 1);
+        len = MIN(len, bt_last_ip(cpu) - cpu->rip + 1);
     t->cpu = cpu;
     t->bt = bt;
     t->rip = cpu->rip;

@@ -124,6 +124,19 @@ struct translation_state {
     struct cold colds[BLOCK_INSNS * 8];
 };
 
+static inline bool is_class(const ZydisDecodedOperand *o, ZydisRegisterClass class)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(o->reg.value) == class;
+}
+
+/* The guest register of an operand that is a general one. */
+static inline unsigned general_register(const ZydisDecodedOperand *o)
+{
+    uint8_t number = 0, shift;
+    bind_reg(o->reg.value, &number, &shift);
+    return number;
+}
+
 /* relocate.c: what depends on where the block is, noted so that it can be copied */
 
 /* Load a linear address that moves with the guest's code. */
