@@ -289,7 +289,7 @@ static uint64_t active_elements(const struct vcpu *cpu, const struct native *n)
     return mask;
 }
 
-/* In segments, each element has an offset and meets the limit by itself. */
+/* In segments, each element has an offset, which does not wrap, and meets the limit by itself. */
 static bool by_offsets(const struct vcpu *cpu, const struct op *op)
 {
     return cpu->interp->mode.bits != 64 && !(op->flags & OP_FLAT && op->addr_size != 2);
@@ -300,7 +300,7 @@ static uint64_t element_address(struct vcpu *cpu, const struct op *op, const str
 {
     if (!by_offsets(cpu, op))
         return linear + at;
-    uint64_t offset = (addr_offset(cpu, op) + at) & bytes_mask(op->addr_size);
+    uint64_t offset = addr_offset(cpu, op) + at;
     return interp_linear(cpu, op, op->seg, offset, size, n->store);
 }
 

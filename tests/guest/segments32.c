@@ -1,5 +1,5 @@
 /* Segment limits: byte and page granularity, expand-down, the last byte, 16-bit stacks and address
- * wrap; null and absent selectors; LAR, LSL, VERR, VERW, ARPL.
+ * wrap, elements of vectors; null and absent selectors; LAR, LSL, VERR, VERW, ARPL.
  * QEMU 7.2 checks no segment limit. */
 #include "lib/guest.h"
 
@@ -164,10 +164,37 @@ static void based(void)
     asm volatile("mov %0, %%fs" : : "r"(SEL_DATA));
 }
 
+/* Each element that the mask lets through meets the limit; none wraps. */
+static void masked(void)
+{
+    static const struct {
+        u32 limit, at;
+        u32 mask[8];
+    } cases[] = {
+        {0xfff, 0xff0, {1U << 31, 0, 0, 1U << 31}},
+        {0xfff, 0xff0, {1U << 31, 0, 0, 0, 1U << 31}},
+        {0xffff, 0xfffc, {1U << 31}},
+        {0xffff, 0xfffc, {0, 1U << 31}},
+        {0xffff, 0xffff, {0, 1U << 31}},
+    };
+    WRITE_CR(4, READ_CR(4) | 0x40000);
+    asm volatile("xsetbv" : : "c"(0), "a"(7), "d"(0));
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        set_segment(S, (u32)area, cases[i].limit, SEG_DATA | SEG_BIG);
+        TRY("mov %0, %%fs; vmovdqu (%2), %%ymm0; vpmaskmovd %%fs:(%%bx), %%ymm0, %%ymm1;"
+            "vpmaskmovd %%ymm1, %%ymm0, %%fs:(%%bx)",
+            "r"(S), "b"(cases[i].at), "r"(cases[i].mask));
+        printf("masked, limit %x, at %x: ", cases[i].limit, cases[i].at);
+        print_fault();
+        putchar('\n');
+    }
+}
+
 void guest_main(void)
 {
     based();
     WRITE_CR(4, READ_CR(4) | 0x200);
+    masked();
     limits();
     stack();
     rights();
