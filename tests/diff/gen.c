@@ -143,6 +143,9 @@ static bool unwanted(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
     case ZYDIS_MNEMONIC_WRFSBASE:
     case ZYDIS_MNEMONIC_WRGSBASE:
         return true;
+    /* With VEX.W outside 64-bit mode: a Zen 5 copies an upper half that code there cannot know. */
+    case ZYDIS_MNEMONIC_KMOVD:
+        return i->raw.vex.W && i->machine_mode != ZYDIS_MACHINE_MODE_LONG_64;
     default:
         break;
     }
