@@ -131,7 +131,7 @@ static uint8_t *copy(const void *data, size_t size)
     return to ? memcpy(to, data, size) : NULL;
 }
 
-int bios_tables_build(const struct physmem *mem, unsigned vcpus, bool text_mode,
+int bios_tables_build(const struct physmem *mem, unsigned vcpus, unsigned mhz, bool text_mode,
                       struct bios_file *files, struct tv_error *err)
 {
     /* The same tables as without firmware, made in memory of their own and cut out of it. */
@@ -139,7 +139,7 @@ int bios_tables_build(const struct physmem *mem, unsigned vcpus, bool text_mode,
     if (!scratch)
         return -1;
     uint64_t size = scratch->size, low_size = scratch->low_size;
-    const struct boot_image image = {.vcpus = vcpus, .text_mode = text_mode};
+    const struct boot_image image = {.vcpus = vcpus, .mhz = mhz, .text_mode = text_mode};
     scratch->size = mem->size; /* what the tables tell of; only the first MiB is written to */
     scratch->low_size = mem->low_size;
     int result = firmware_build(&image, scratch, err);

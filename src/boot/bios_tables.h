@@ -18,9 +18,9 @@ struct bios_file {
 
 #define BIOS_FILES_MAX 8
 
-/* Make the files for a machine with this RAM. Their number, or -1 with `err` filled. `text_mode`:
- * it has a VGA. */
-int bios_tables_build(const struct physmem *mem, unsigned vcpus, bool text_mode,
+/* Make the files for a machine with this RAM and processors of `mhz`. Their number, or -1 with
+ * `err` filled. `text_mode`: it has a VGA. */
+int bios_tables_build(const struct physmem *mem, unsigned vcpus, unsigned mhz, bool text_mode,
                       struct bios_file *files, struct tv_error *err);
 
 #endif

@@ -87,6 +87,7 @@ struct boot_image *boot_open(const struct boot_config *config, const struct phys
     if (!image)
         goto no_memory;
     image->vcpus = config->vcpus;
+    image->mhz = config->mhz;
     image->long_mode = config->long_mode;
     image->hpet = config->hpet;
     image->text_mode = config->text_mode;

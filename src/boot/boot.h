@@ -23,6 +23,7 @@ struct boot_config {
     const char *append;         /* command line; NULL: empty */
     const char *const *initrds; /* NULL-terminated; may be NULL. "FILE ARGS" for modules */
     unsigned vcpus;
+    unsigned mhz;   /* of a processor, as tables tell it */
     bool long_mode; /* the CPU model has 64-bit mode */
     bool text_mode; /* there is a VGA, in text mode 3 */
     bool hpet;      /* the machine has an HPET at 0xfed00000 */

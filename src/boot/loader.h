@@ -22,7 +22,7 @@ struct boot_image {
     struct boot_file initrds[BOOT_INITRDS_MAX];
     unsigned initrd_count;
     char *append;
-    unsigned vcpus;
+    unsigned vcpus, mhz;
     bool long_mode, hpet, text_mode;
 };
 

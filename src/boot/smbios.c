@@ -70,7 +70,7 @@ static void add_identity(struct smbios *s)
     add(s, 3, t3, sizeof t3, chassis, ARRAY_SIZE(chassis));
 }
 
-static void add_processors(struct smbios *s, unsigned vcpus)
+static void add_processors(struct smbios *s, unsigned vcpus, unsigned mhz)
 {
     for (unsigned i = 0; i < vcpus; i++) {
         char socket[16];
@@ -85,7 +85,9 @@ static void add_processors(struct smbios *s, unsigned vcpus)
                           [35] = 1,
                           [36] = 1,
                           [37] = 1 /* cores and threads */};
-        put16(t4 + 26, 0xffff); /* no cache structures */
+        put16(t4 + 20, (uint16_t)mhz); /* at most */
+        put16(t4 + 22, (uint16_t)mhz); /* now */
+        put16(t4 + 26, 0xffff);        /* no cache structures */
         put16(t4 + 28, 0xffff);
         put16(t4 + 30, 0xffff);
         put16(t4 + 38, BIT(2)); /* 64-bit capable */
@@ -135,7 +137,7 @@ void smbios_build(const struct boot_image *image, struct physmem *mem)
 {
     struct smbios s = {.size = 0};
     add_identity(&s);
-    add_processors(&s, image->vcpus);
+    add_processors(&s, image->vcpus, image->mhz);
     add_memory(&s, mem->size);
     if (s.overflow)
         return;

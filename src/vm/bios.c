@@ -175,7 +175,8 @@ int bios_create(struct tv_vm *vm, struct pci_bus *pci, struct rtc *rtc, struct t
              fw_cfg_add_file(cfg, "opt/ovmf/X-PciMmio64Mb", no_high_bars, sizeof no_high_bars - 1);
 
     struct bios_file files[BIOS_FILES_MAX];
-    int count = bios_tables_build(mem, c->vcpus, vm->vga != NULL, files, err);
+    int count = bios_tables_build(mem, c->vcpus, (unsigned)(vm->machine.clock.tsc_hz / 1000000),
+                                  vm->vga != NULL, files, err);
     if (count < 0)
         return -1;
     for (int i = 0; i < count; i++) {

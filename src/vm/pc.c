@@ -224,6 +224,7 @@ int pc_build(struct tv_vm *vm, struct tv_error *err)
                                      .append = c->append,
                                      .initrds = c->initrds,
                                      .vcpus = c->vcpus,
+                                     .mhz = (unsigned)(m->clock.tsc_hz / 1000000),
                                      .text_mode = vm->vga != NULL,
                                      .long_mode = CPUID_HAS(&m->cpuid, 0x80000001, 0, edx, 29)};
     vm->boot = boot_open(&boot, m->mem, err);

@@ -92,7 +92,7 @@ static void mp_table(unsigned vcpus)
     CHECK(entries == get16(t + 34) && processors == vcpus);
 }
 
-static void smbios(void)
+static void smbios(unsigned mhz)
 {
     const uint8_t *e = at(SMBIOS_BASE);
     CHECK(!memcmp(e, "_SM_", 4) && checksum(e, 31) == 0 && checksum(e + 16, 15) == 0);
@@ -105,6 +105,8 @@ static void smbios(void)
     while (p < end) {
         last = p[0];
         count++;
+        if (last == 4)
+            CHECK(get16(p + 20) == mhz && get16(p + 22) == mhz);
         p += p[1];
         while (p < end - 1 && get16(p))
             p++;
@@ -120,11 +122,12 @@ int main(int argc, char **argv)
     CHECK(mem != NULL);
     static const unsigned counts[] = {64, 1, 2};
     for (unsigned i = 0; mem && i < 3; i++) {
-        const struct boot_image image = {.vcpus = counts[i], .hpet = true, .text_mode = i % 2};
+        const struct boot_image image = {
+            .vcpus = counts[i], .mhz = 2500, .hpet = true, .text_mode = i % 2};
         CHECK(firmware_build(&image, mem, &err) == 0);
         acpi(counts[i], image.text_mode, argc > 1 ? argv[1] : NULL);
         mp_table(counts[i]);
-        smbios();
+        smbios(image.mhz);
     }
     physmem_destroy(mem);
     return check_result();
