@@ -66,6 +66,7 @@ struct tv_config {
     size_t drive_count;
     const char *bios; /* BIOS image; NULL: Debian's SeaBIOS. Without a kernel the BIOS boots */
     bool uefi;        /* `bios` is UEFI firmware; NULL: Debian's OVMF */
+    bool firmware;    /* it boots the kernel, if there is one, as with `bios` and `uefi` */
     /* UEFI's variables: the VM's own file, made where it does not exist; NULL: gone with the VM. */
     const char *uefi_vars;
     /* What the firmware boots from: words such as "cda", "disk2", "once=cdrom", "menu", separated

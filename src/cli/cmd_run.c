@@ -319,6 +319,7 @@ static int parse_option(struct run_options *o, int id)
     case OPT_FIRMWARE:
         if (strcmp(optarg, "bios") != 0 && strcmp(optarg, "uefi") != 0)
             return cli_usage_error("--firmware '%s': want bios or uefi", optarg);
+        c->firmware = true;
         c->uefi = optarg[0] == 'u';
         return EXIT_OK;
     case OPT_UEFI_VARS:

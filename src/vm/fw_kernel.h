@@ -10,7 +10,7 @@
 /* The kernel goes through firmware rather than straight into RAM. */
 static inline bool fw_kernel_wanted(const struct tv_config *c)
 {
-    return c->kernel && (c->bios || c->uefi);
+    return c->kernel && (c->bios || c->uefi || c->firmware);
 }
 
 /* Put config.kernel, its initrd and command line where firmware looks for them, with the option ROM

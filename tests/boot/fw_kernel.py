@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A kernel that firmware boots: --kernel with --firmware uefi, and with --bios where the option ROM for it is installed.
+"""A kernel that firmware boots: --kernel with --firmware uefi, and with a BIOS where the option ROM for it is installed.
 
     fw_kernel.py --trivisor EXE --kernel FILE --busybox FILE
 """
@@ -11,11 +11,15 @@ import tempfile
 import media
 
 TEST = """echo "uefi: $([ -d /sys/firmware/efi ] && echo yes || echo no)"
+echo "loader: $(cat /proc/sys/kernel/bootloader_type)"
 echo "words: $(grep -o last=word /proc/cmdline)"
 """
+OPTION_ROM = "/usr/share/qemu/linuxboot_dma.bin"
+OPTION_ROM_LOADER = "loader: 176"  # b, QEMU's, version 0
 FIRMWARE = [  # option, value, what must be there, what the guest says
     ("--firmware", "uefi", media.OVMF, "uefi: yes"),
-    ("--bios", media.BIOS, "/usr/share/qemu/linuxboot_dma.bin", "uefi: no"),
+    ("--bios", media.BIOS, OPTION_ROM, OPTION_ROM_LOADER),
+    ("--firmware", "bios", OPTION_ROM, OPTION_ROM_LOADER),
 ]
 
 
