@@ -2,7 +2,7 @@
  * The first MiB as the loaders use it. Everything below EBDA_BASE is free for the guest once it has
  * taken what it was handed.
  *
- *   00000  interrupt vectors (zero), BIOS data area at 400
+ *   00000  interrupt vectors, BIOS data area at 400
  *   01000  GDT of the entry state
  *   02000  page tables of the 64-bit entry: PML4, PDPT, four page directories
  *   09000  top of the entry stack
@@ -11,6 +11,7 @@
  *   9fc00  extended BIOS data area
  *   e0000  ACPI tables
  *   f0000  what is found by scanning: RSDP, MP table, SMBIOS
+ *  f8000  what the interrupt vectors point to
  *  100000  kernels
  */
 #ifndef TRIVISOR_BOOT_LAYOUT_H
@@ -35,6 +36,7 @@
 #define MPTABLE_END      0xf2000u
 #define SMBIOS_BASE      0xf2000u
 #define SMBIOS_END       0xf8000u
+#define BIOS_STUBS       0xf8000u
 #define KERNEL_BASE      0x100000u
 
 /* Selectors in the entry GDT: Linux fixes these two numbers (__BOOT_CS, __BOOT_DS). */

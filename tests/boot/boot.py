@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Boot a stock kernel under trivisor, run /test in it, and judge what it printed.
 
-    boot.py --trivisor EXE --kernel FILE --busybox FILE [--cpus N] [--mode M] [--clock SECONDS] [--show]
+    boot.py --trivisor EXE --kernel FILE --busybox FILE [--xen FILE] [--cpus N] [--mode M] [--clock SECONDS] [--show]
 
-The guest's clock is compared with ours between its lines.
+The guest's clock is compared with ours between its lines. With --xen the kernel is that of the domain 0 of a hypervisor.
 """
 import argparse
 import math
@@ -20,9 +20,13 @@ CLOCK_TOLERANCE = 0.15  # seconds of slack for scheduling delays, beside 1 % of 
 
 def boot(args, initrd):
     """Run the VM. Returns its exit status and the lines of its console with their times."""
-    append = f"console=ttyS0 panic=-1 {args.append} trivisor=test trivisor.cpus={args.cpus} trivisor.clock={args.clock}"
+    console = "hvc0" if args.xen else "ttyS0"
+    append = f"console={console} panic=-1 {args.append} trivisor=test trivisor.cpus={args.cpus} trivisor.clock={args.clock}"
+    kernel = ["--kernel", args.kernel, "--append", append]
+    if args.xen:
+        kernel = ["--kernel", args.xen, "--append", "console=com1 loglvl=all noreboot", "--initrd", f"{args.kernel} {append}"]
     command = [args.trivisor, "run", "--mode", args.mode, "--memory", args.memory, "--cpus", str(args.cpus),
-               "--kernel", args.kernel, "--initrd", initrd, "--append", append, "--no-reboot"] + args.extra
+               *kernel, "--initrd", initrd, "--no-reboot", *args.extra]
     lines = []
     start = time.monotonic()
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as vm:
@@ -66,6 +70,7 @@ def main():
     parser.add_argument("--trivisor", required=True)
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--busybox", required=True)
+    parser.add_argument("--xen", help="a Xen hypervisor's ELF file")
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--mode", default="interp")
     parser.add_argument("--memory", default="512M")
@@ -74,7 +79,7 @@ def main():
     parser.add_argument("--show", action="store_true", help="show the console as it comes")
     parser.add_argument("extra", nargs="*", help="more options for trivisor run, after --")
     args = parser.parse_args()
-    media.need(args.kernel, args.busybox)
+    media.need(args.kernel, args.busybox, *([args.xen] if args.xen else []))
 
     with tempfile.TemporaryDirectory() as directory:
         status, lines = boot(args, media.initramfs(args.busybox, os.path.join(directory, "initrd.gz"),

@@ -128,6 +128,8 @@ int main(int argc, char **argv)
         acpi(counts[i], image.text_mode, argc > 1 ? argv[1] : NULL);
         mp_table(counts[i]);
         smbios(image.mhz);
+        CHECK(get16(at(4 * 0x15 + 2)) == 0xf000 && *at(0xf0000u + get16(at(4 * 0x15))) == 0xb4);
+        CHECK(*at(0xf0000u + get16(at(4 * 0x10))) == 0xcf); /* IRET */
     }
     physmem_destroy(mem);
     return check_result();
