@@ -14,6 +14,7 @@ static bool is_generic(ZydisMnemonic m)
     case ZYDIS_MNEMONIC_MOVSX:
     case ZYDIS_MNEMONIC_MOVSXD:
     case ZYDIS_MNEMONIC_MOVBE:
+    case ZYDIS_MNEMONIC_MOVNTI:
     case ZYDIS_MNEMONIC_BSWAP:
     case ZYDIS_MNEMONIC_XCHG:
     case ZYDIS_MNEMONIC_XADD:
