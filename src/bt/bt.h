@@ -89,6 +89,9 @@ struct bt_page {
     uint32_t gen;   /* that the blocks are valid for */
     struct bt_block *blocks;
     struct bt_block *tails; /* blocks whose only instruction starts in the page before */
+    /* Writes beside its blocks' bytes, and how many of them it keeps its blocks for: see
+     * bt_page_written(). */
+    uint32_t beside, patience;
 };
 
 /* A jump out of a block to a known address. */

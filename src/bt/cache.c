@@ -16,7 +16,9 @@
 #include "mem/populate.h"
 #include "util/error.h"
 
-#define SEGMENT_MIN (UINT64_C(64) << 10) /* more than any block needs */
+#define SEGMENT_MIN  (UINT64_C(64) << 10) /* more than any block needs */
+#define PATIENCE_MIN 256u
+#define PATIENCE_MAX (64u << 10)
 
 int bt_cache_create(struct bt *bt, uint64_t size, struct tv_error *err)
 {
@@ -95,7 +97,8 @@ struct bt_page *bt_page_get(struct vcpu *cpu, uint64_t linear, uint64_t gpa)
                           .gpa = gpa,
                           .index = index,
                           .id = ++bt->next_id,
-                          .gen = atomic_load(&cpu->machine->mem->page_gen[index])};
+                          .gen = atomic_load(&cpu->machine->mem->page_gen[index]),
+                          .patience = PATIENCE_MIN};
     *slot = p;
     *physical = p;
     return p;
@@ -202,12 +205,41 @@ static void drop_block(struct vcpu *cpu, struct bt_block *b)
     b->dead = true;
 }
 
+/* Drop the page's blocks whose bytes are no longer what they were, or all of them. */
+static bool drop_changed(struct vcpu *cpu, struct bt_page *p, bool all)
+{
+    const uint8_t *host = cpu->machine->mem->ram + (p->index << PAGE_SHIFT);
+    bool dropped = false;
+    for (struct bt_block *b = p->blocks, *next; b; b = next) {
+        next = b->page_next;
+        if (!all && memcmp(host + (bt_linear(b) & ~PAGE_MASK), b->bytes, bt_head(b)) == 0)
+            continue;
+        drop_block(cpu, b);
+        cpu->bt->stats.invalidated++;
+        dropped = true;
+    }
+    for (struct bt_block *b = p->tails, *next; b; b = next) {
+        next = b->tail_next;
+        if (!all && memcmp(host, b->bytes + bt_head(b), b->length - bt_head(b)) == 0)
+            continue;
+        drop_block(cpu, b);
+        cpu->bt->stats.invalidated++;
+        dropped = true;
+    }
+    return dropped;
+}
+
 /* A jump-cache entry may point into any dropped block. */
 static void forget_jumps(struct bt *bt)
 {
     memset(bt->jumps, 0, sizeof bt->jumps);
 }
 
+/*
+ * A page may hold data beside code, or code that nobody will run again: Xen's stack lay where a
+ * boot loader had been, and every push was heard of. So a page that is written to again and again
+ * loses its blocks; what still runs is translated anew, and then has twice as long.
+ */
 void bt_page_written(struct vcpu *cpu, uint64_t index)
 {
     struct bt *bt = cpu->bt;
@@ -216,26 +248,16 @@ void bt_page_written(struct vcpu *cpu, uint64_t index)
     for (struct bt_page *p = bt->by_physical[index & (PAGE_HASH - 1)]; p; p = p->physical_next) {
         if (p->index != index || !(p->blocks || p->tails))
             continue;
-        /* From here on writes are heard of again, so what is compared now stays known. */
-        const uint8_t *host = mem->ram + (p->index << PAGE_SHIFT);
-        physmem_mark_code(mem, host);
+        bool enough = ++p->beside >= p->patience;
+        if (enough) {
+            p->beside = 0;
+            p->patience = MIN(2 * p->patience, PATIENCE_MAX);
+        } else {
+            /* From here on writes are heard of again, so what is compared now stays known. */
+            physmem_mark_code(mem, mem->ram + (index << PAGE_SHIFT));
+        }
         p->gen = atomic_load(&mem->page_gen[index]);
-        for (struct bt_block *b = p->blocks, *next; b; b = next) {
-            next = b->page_next;
-            if (memcmp(host + (bt_linear(b) & ~PAGE_MASK), b->bytes, bt_head(b)) == 0)
-                continue;
-            drop_block(cpu, b);
-            bt->stats.invalidated++;
-            dropped = true;
-        }
-        for (struct bt_block *b = p->tails, *next; b; b = next) {
-            next = b->tail_next;
-            if (memcmp(host, b->bytes + bt_head(b), b->length - bt_head(b)) == 0)
-                continue;
-            drop_block(cpu, b);
-            bt->stats.invalidated++;
-            dropped = true;
-        }
+        dropped |= drop_changed(cpu, p, enough);
     }
     if (dropped)
         forget_jumps(bt);

@@ -230,6 +230,18 @@ static void on_logging(struct machine *m)
     }
 }
 
+/* For another vCPU, which may sleep for long. Its lock held. */
+static void note_written(struct bt *bt, uint64_t index)
+{
+    for (unsigned i = 0; i < bt->written_count; i++)
+        if (bt->written[i] == index)
+            return;
+    if (bt->written_count < ARRAY_SIZE(bt->written))
+        bt->written[bt->written_count++] = index;
+    else
+        bt->written_all = true;
+}
+
 static void on_written(struct machine *m, uint64_t index)
 {
     for (unsigned i = 0; i < m->vcpu_count; i++) {
@@ -242,10 +254,7 @@ static void on_written(struct machine *m, uint64_t index)
             continue;
         }
         pthread_mutex_lock(&bt->written_lock);
-        if (bt->written_count < ARRAY_SIZE(bt->written))
-            bt->written[bt->written_count++] = index;
-        else
-            bt->written_all = true;
+        note_written(bt, index);
         pthread_mutex_unlock(&bt->written_lock);
         atomic_fetch_or(&cpu->attention, ATT_CODE);
         bt_kick(cpu);

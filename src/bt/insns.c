@@ -446,6 +446,10 @@ void bt_emit_insn(struct translation_state *t, struct insn *in)
     switch (in->kind) {
     case INSN_NOP:
         return;
+    case INSN_PAUSE:
+        put8(&t->e, 0xf3);
+        put8(&t->e, 0x90);
+        return;
     case INSN_GENERIC:
         emit_generic(t, in);
         break;

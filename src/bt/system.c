@@ -72,9 +72,9 @@ bool bt_classify_system(const struct translation_state *t, struct insn *in)
         in->target = t->rip + in->offset + in->z.length;
         return true;
     case ZYDIS_MNEMONIC_PAUSE:
-        if (t->cpu->machine->vcpu_count > 1 || in->z.raw.rex.B)
+        if (in->z.raw.rex.B) /* XCHG R8, RAX */
             return false;
-        in->kind = INSN_NOP;
+        in->kind = t->cpu->machine->vcpu_count > 1 ? INSN_PAUSE : INSN_NOP;
         return true;
     case ZYDIS_MNEMONIC_SWAPGS:
         if (!wide)

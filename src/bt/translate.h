@@ -8,6 +8,7 @@
 enum insn_kind {
     INSN_CALLOUT, /* the interpreter executes it */
     INSN_NOP,
+    INSN_PAUSE,   /* where somebody may be waited for */
     INSN_GENERIC, /* the same instruction on host registers and memory */
     INSN_VECTOR,
     INSN_SYSTEM,

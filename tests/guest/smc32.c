@@ -57,14 +57,22 @@ void guest_main(void)
                  : "eax", "ecx", "memory");
     printf("loop: %u\n", r);
 
-    /* Data on the same page as code, written often, must not disturb it. */
+    /* Data on the same page as code, written often, must not disturb it: with the code run in
+     * between and not, and changed at the end. */
     put(code, 0x44);
     u32 sum = 0;
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 2000; i++) {
         code[64] = (u8)i;
         sum += call(code) + code[64];
     }
-    printf("data next to code: %u\n", sum);
+    printf("data next to code: %u", sum);
+    for (int round = 0; round < 8; round++) {
+        for (int i = 0; i < 1000; i++)
+            *(volatile u8 *)&code[64] = (u8)i;
+        put(code, 0x100 + (u32)round);
+        printf(" %x", call(code));
+    }
+    putchar('\n');
 
     u8 fresh[6];
     put(fresh, 0x55);
