@@ -11,7 +11,7 @@
  *   9fc00  extended BIOS data area
  *   e0000  ACPI tables
  *   f0000  what is found by scanning: RSDP, MP table, SMBIOS
- *  f8000  what the interrupt vectors point to
+ *   f8000  what the interrupt vectors point to
  *  100000  kernels
  */
 #ifndef TRIVISOR_BOOT_LAYOUT_H

@@ -17,7 +17,7 @@
 #include "util/error.h"
 
 #define SEGMENT_MIN  (UINT64_C(64) << 10) /* more than any block needs */
-#define PATIENCE_MIN 256u
+#define PATIENCE_MIN 256u                 /* writes; see bt_page_written() */
 #define PATIENCE_MAX (64u << 10)
 
 int bt_cache_create(struct bt *bt, uint64_t size, struct tv_error *err)
