@@ -209,6 +209,12 @@ static void emit_rdtsc(struct translation_state *t, const struct insn *in)
         put_test_imm(&t->e, gs_operand(VCPU_AT(cr4)), CR4_TSD);
         call_out_if(t, in, CC_NE);
     }
+    /* RDTSCP waits for what is before it; guests compare the clocks of two processors so. */
+    if (in->z.mnemonic == ZYDIS_MNEMONIC_RDTSCP) {
+        put8(e, 0x0f); /* LFENCE */
+        put8(e, 0xae);
+        put8(e, 0xe8);
+    }
     put8(e, 0x0f);
     put8(e, 0x31);
     put_op(e, true, 0xc1, 4, reg_operand(RDX)); /* SHL 32 */

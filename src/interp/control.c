@@ -318,6 +318,7 @@ static void op_rdtsc(struct vcpu *cpu, const struct op *op)
 static void op_rdtscp(struct vcpu *cpu, const struct op *op)
 {
     need_tsc(cpu, op);
+    __asm__ volatile("lfence" : : : "memory"); /* it waits for what is before it */
     uint64_t tsc = cpu_read_tsc(cpu);
     cpu->gpr[RAX] = (uint32_t)tsc;
     cpu->gpr[RDX] = tsc >> 32;

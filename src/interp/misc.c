@@ -18,6 +18,13 @@ static void fence(struct vcpu *cpu, const struct op *op)
     NEXT(cpu, op);
 }
 
+/* RDTSC behind it is not to be executed before it. */
+static void load_fence(struct vcpu *cpu, const struct op *op)
+{
+    __asm__ volatile("lfence" : : : "memory");
+    NEXT(cpu, op);
+}
+
 static void pause_hint(struct vcpu *cpu, const struct op *op)
 {
     __asm__ volatile("pause");
@@ -159,7 +166,7 @@ static const struct {
     {ZYDIS_MNEMONIC_CLDEMOTE, nop},
     {ZYDIS_MNEMONIC_SERIALIZE, fence},
     {ZYDIS_MNEMONIC_MFENCE, fence},
-    {ZYDIS_MNEMONIC_LFENCE, nop},
+    {ZYDIS_MNEMONIC_LFENCE, load_fence},
     {ZYDIS_MNEMONIC_SFENCE, fence},
     {ZYDIS_MNEMONIC_CLFLUSH, flush_line},
     {ZYDIS_MNEMONIC_CLFLUSHOPT, flush_line},

@@ -7,6 +7,7 @@
 
 static volatile u32 started, done, phase, hits[CPUS], counter, plain_lock, guarded, spoilt;
 static volatile u8 seen[CPUS];
+static volatile u64 last_time, went_back;
 static u8 frames[2][4096] __attribute__((aligned(4096)));
 static u8 code[64] __attribute__((aligned(64)));
 static u64 *pte;
@@ -31,8 +32,25 @@ static void on_shootdown(struct frame *f)
     __atomic_fetch_add(&done, 1, __ATOMIC_SEQ_CST);
 }
 
+/* RDTSCP waits until the lock has been taken. */
+static void compare_clocks(void)
+{
+    for (int i = 0; i < 100000; i++) {
+        u32 low, high, aux;
+        while (__atomic_exchange_n(&plain_lock, 1, __ATOMIC_ACQUIRE))
+            continue;
+        asm volatile("rdtscp" : "=a"(low), "=d"(high), "=c"(aux) : : "memory");
+        u64 time = (u64)high << 32 | low;
+        if (time < last_time)
+            went_back = went_back + 1;
+        last_time = time;
+        __atomic_store_n(&plain_lock, 0, __ATOMIC_RELEASE);
+    }
+}
+
 static void count_up(void)
 {
+    compare_clocks();
     for (int i = 0; i < 2000; i++) {
         asm volatile("lock; incl %0" : "+m"(counter));
         while (__atomic_exchange_n(&plain_lock, 1, __ATOMIC_ACQUIRE))
@@ -121,6 +139,7 @@ void guest_main(void)
     count_up();
     check("all counted", wait_for(&done, CPUS));
     printf("locked: %u, guarded: %u\n", counter, guarded);
+    check("RDTSCP under the lock never goes back", !went_back);
 
     done = 0;
     for (volatile int i = 0; i < 20000; i++)
