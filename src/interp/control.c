@@ -90,6 +90,16 @@ static void finish(struct vcpu *cpu, const struct op *op)
     END_BLOCK(cpu, op);
 }
 
+/*
+ * What serializing instructions do to memory (SDM vol. 3, 8.3): stores before them are seen, and
+ * what is behind them has not begun. Linux counts on it where it loads CR3 (membarrier), older
+ * systems put CPUID before RDTSC.
+ */
+static void serialize(void)
+{
+    __asm__ volatile("mfence; lfence" : : : "memory");
+}
+
 /* ---- MOV CR, MOV DR: `src` is the register's number, `dst` the general one ---- */
 
 static uint64_t read_cr(struct vcpu *cpu, unsigned number)
@@ -144,6 +154,7 @@ static void op_mov_to_cr(struct vcpu *cpu, const struct op *op)
     uint64_t next = interp_next_rip(cpu, op);
     if (!write_cr(cpu, op->src, value))
         interp_raise_error(cpu, op, VEC_GP, 0);
+    serialize();
     if (log_on(&cpu->machine->log, LOG_CR))
         log_write(&cpu->machine->log, LOG_CR, "cpu%u cr%u = %" PRIx64 " before %" PRIx64,
                   cpu->index, op->src, value, next);
@@ -340,6 +351,7 @@ static void op_cpuid(struct vcpu *cpu, const struct op *op)
     cpu->gpr[RBX] = l.ebx;
     cpu->gpr[RCX] = l.ecx;
     cpu->gpr[RDX] = l.edx;
+    serialize();
     if (log_on(&cpu->machine->log, LOG_CPUID))
         log_write(&cpu->machine->log, LOG_CPUID, "cpu%u %08x/%x = %08x %08x %08x %08x", cpu->index,
                   leaf, subleaf, l.eax, l.ebx, l.ecx, l.edx);
