@@ -154,7 +154,8 @@ static void op_mov_to_cr(struct vcpu *cpu, const struct op *op)
     uint64_t next = interp_next_rip(cpu, op);
     if (!write_cr(cpu, op->src, value))
         interp_raise_error(cpu, op, VEC_GP, 0);
-    serialize();
+    if (op->src != 8)
+        serialize();
     if (log_on(&cpu->machine->log, LOG_CR))
         log_write(&cpu->machine->log, LOG_CR, "cpu%u cr%u = %" PRIx64 " before %" PRIx64,
                   cpu->index, op->src, value, next);
