@@ -4,7 +4,7 @@
     guest.py [--mode MODE] [--seconds S] [--only NAME,...] [--options OPTIONS] [--skip-qemu] [--json FILE] BUILD-DIR [GUESTS-DIR]
 
 Prints how many times the native time each takes, and how many times faster than TCG Trivisor is; the time from power-on to
-/init; memory beyond guest RAM; and the time that two processes take on two CPUs against one on one.
+/init; memory beyond guest RAM; and on two CPUs the time that two processes take against one on one, and a pipe between them.
 """
 import argparse
 import json
@@ -75,14 +75,15 @@ class Guests:
                 *self.args.options.split(), "--memory", "512M", "--cpus", str(cpus), "--kernel", self.kernel, "--initrd", self.initrd,
                 "--append", "console=ttyS0 quiet panic=-1 bench=" + bench]
 
-    def qemu(self, bench):
-        return ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512", "-display", "none", "-serial", "stdio",
-                "-no-reboot", "-kernel", self.kernel, "-initrd", self.initrd,
+    def qemu(self, bench, cpus=1):
+        return ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", str(cpus), "-display", "none",
+                "-serial", "stdio", "-no-reboot", "-kernel", self.kernel, "-initrd", self.initrd,
                 "-append", "console=ttyS0 quiet panic=-1 bench=" + bench]
 
     def native(self, words):
         """With the shell of the same busybox, so that the same programs run."""
-        return ["taskset", "-c", "0", self.busybox, "sh", os.path.join(HERE, "guest", "suite"), self.program] + words
+        return ["env", "BUSYBOX=" + os.path.abspath(self.busybox), "taskset", "-c", "0", self.busybox, "sh",
+                os.path.join(HERE, "guest", "suite"), self.program] + words
 
 
 def seconds_to_init(command):
@@ -168,6 +169,11 @@ def main():
             pair = run(guests.trivisor("pair,0.3", cpus=2), 120)
             if "pair" in pair:
                 print(f"two processes on two CPUs: {pair['pair']:.2f} times the time of one")
+            pipe = [run(guests.trivisor("0.5,pipe", cpus=2), 120).get("pipe"),
+                    None if args.skip_qemu else run(guests.qemu("0.5,pipe", cpus=2), 120).get("pipe")]
+            if pipe[0]:
+                print(f"pipe between two CPUs: {args.mode} {pipe[0] / 1000:.1f} us" +
+                      (f", TCG {pipe[1] / 1000:.1f} us: {pipe[1] / pipe[0]:.2f} times faster" if pipe[1] else ""))
         if args.json:
             with open(args.json, "w", encoding="ascii") as file:
                 json.dump({"native": native, args.mode: ours, "tcg": tcg}, file, indent=1)

@@ -25,7 +25,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +35,7 @@
 #include "disk/ring.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/processors.h"
 #include "util/util.h"
 
 /* The submitter, which may be a vCPU, copies what is in the page cache: not much of it, ... */
@@ -501,14 +501,6 @@ void disk_give_up(struct disk *disk)
         request->done(request, ENOSPC);
 }
 
-/* All that this process may use but one, for the vCPU that hands in the requests; at least one. */
-static unsigned spare_processors(void)
-{
-    cpu_set_t set;
-    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 2;
-    return (unsigned)MIN(MAX(count - 1, 1), THREADS_MAX);
-}
-
 uint64_t disk_size(const struct disk *disk)
 {
     return disk->image->size;
@@ -543,7 +535,8 @@ struct disk *disk_open(const char *path, const struct disk_options *options, str
     list_init(&disk->queue);
     list_init(&disk->stalled);
     disk->may_try = disk->image->ops->direct && !disk->options.trace && !disk->options.threads_only;
-    disk->active_max = spare_processors();
+    /* One processor is for the vCPU that hands in the requests. */
+    disk->active_max = MIN(MAX(host_processors(), 2) - 1, THREADS_MAX);
     /* One thread from the start: without it there would be nobody to report even an error. */
     disk->active = 1;
     if (pthread_create(&disk->tids[0], NULL, worker, disk) != 0) {

@@ -35,6 +35,7 @@ struct vcpu_thread {
     bool started;
     _Atomic bool sleeping; /* waits on vcpu.attention */
     bool parked;           /* under vm->lock */
+    uint64_t halt_look;    /* ns that it looks for the end of a HLT before it sleeps */
 };
 
 enum vm_request {
