@@ -35,6 +35,7 @@
 #include "disk/ring.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/look.h"
 #include "util/processors.h"
 #include "util/util.h"
 
@@ -63,7 +64,8 @@ struct disk {
     pthread_cond_t work, drained;
     struct request_list queue;
     struct request_list stalled; /* waits for space on the host */
-    unsigned queued, under_way;  /* under_way: submitted, done() has not returned, not stalled */
+    _Atomic uint32_t queued;
+    unsigned under_way; /* submitted, done() has not returned, not stalled */
     unsigned threads, idle;
     unsigned active, active_max; /* threads that take requests without expecting to wait */
     unsigned called;             /* idle threads that are active from now on */
@@ -312,14 +314,24 @@ static bool carry_out(struct disk *disk, struct disk_request *request)
     return active;
 }
 
+/* By an active thread, with the lock, which it lets go meanwhile. Returns when it began. */
+static uint64_t look_for_request(struct disk *disk, const struct look *look)
+{
+    pthread_mutex_unlock(&disk->lock);
+    uint64_t start = look_for(look, &disk->queued, UINT32_MAX);
+    pthread_mutex_lock(&disk->lock);
+    return start;
+}
+
 static void *worker(void *opaque)
 {
     struct disk *disk = opaque;
     bool active = true;
+    struct look look = {0};
     pthread_setname_np(pthread_self(), "disk");
     pthread_mutex_lock(&disk->lock);
     for (;;) {
-        if (!active && takeable(disk) && disk->active < disk->active_max) {
+        if (!active && disk->active < disk->active_max) {
             disk->active++;
             active = true;
         }
@@ -328,10 +340,14 @@ static void *worker(void *opaque)
             active = carry_out(disk, request);
             continue;
         }
+        uint64_t start = active ? look_for_request(disk, &look) : host_ns();
+        if (active && takeable(disk))
+            continue;
         if (active)
             disk->active--;
         if (!wait_until_called(disk))
             break;
+        look_learn(&look, start);
         active = true;
     }
     pthread_mutex_unlock(&disk->lock);

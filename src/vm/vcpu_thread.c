@@ -4,16 +4,10 @@
  * Sleeping is a futex on vcpu.attention. The sleeper announces itself in `sleeping`, then reads
  * attention and waits for it to change from that value; a waker sets its bit, then reads
  * `sleeping`. Both orders are sequentially consistent, so one of them sees the other.
- *
- * What wakes a halted processor often follows within microseconds: another one's answer, the end of
- * a disk's request. To sleep and be woken takes the host longer than that, and takes the waker's
- * time, too. So the thread looks for it first, the longer the more of its last halts were short,
- * and not at all after a long one.
  */
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,16 +15,9 @@
 #include <unistd.h>
 
 #include "gdb/gdb.h"
-#include "util/clock.h"
 #include "util/error.h"
-#include "util/processors.h"
-#include "util/util.h"
+#include "util/look.h"
 #include "vm/vm.h"
-
-/* Halts shorter than the maximum are worth looking for their end. */
-#define HALT_LOOK_MIN_NS UINT64_C(10000)
-#define HALT_LOOK_MAX_NS UINT64_C(200000)
-#define LOOK_PAUSES      16
 
 static struct vcpu_thread *thread_of(struct vcpu *cpu)
 {
@@ -91,34 +78,6 @@ static void sleep_on_attention(struct vcpu_thread *thread, uint32_t ignore)
     atomic_store(&thread->sleeping, false);
 }
 
-/* Look for a bit outside `ignore` for as long as is likely to pay; who else wants the host's
- * processor gets it. */
-static void look_for_attention(const struct vcpu_thread *thread, uint32_t ignore, uint64_t start)
-{
-    const _Atomic uint32_t *attention = &thread->cpu->attention;
-    do {
-        for (int i = 0; i < LOOK_PAUSES; i++) {
-            if (atomic_load(attention) & ~ignore)
-                return;
-            __builtin_ia32_pause();
-        }
-        sched_yield();
-    } while (host_ns() - start < thread->halt_look);
-}
-
-static void wait_in_halt(struct vcpu_thread *thread, uint32_t ignore)
-{
-    uint64_t start = host_ns();
-    if (thread->halt_look)
-        look_for_attention(thread, ignore, start);
-    sleep_on_attention(thread, ignore);
-    uint64_t took = host_ns() - start;
-    if (took > HALT_LOOK_MAX_NS || host_processors() == 1)
-        thread->halt_look = 0;
-    else if (took > thread->halt_look)
-        thread->halt_look = MIN(MAX(2 * thread->halt_look, HALT_LOOK_MIN_NS), HALT_LOOK_MAX_NS);
-}
-
 /* INIT and start-up IPIs (SDM vol. 3, 8.4). */
 static void take_init_and_sipi(struct vcpu_thread *thread, uint32_t attention)
 {
@@ -161,7 +120,10 @@ static void sleep_in_halt(struct vcpu_thread *thread)
     } else if ((old & ATT_NMI) && !cpu->nmi_blocked) {
         cpu->activity = ACTIVITY_RUNNING;
     } else {
-        wait_in_halt(thread, ATT_CACHES | (cpu->nmi_blocked ? ATT_NMI : 0));
+        uint32_t ignore = ATT_CACHES | (cpu->nmi_blocked ? ATT_NMI : 0);
+        uint64_t start = look_for(&thread->halts, &cpu->attention, ~ignore);
+        sleep_on_attention(thread, ignore);
+        look_learn(&thread->halts, start);
     }
 }
 

@@ -23,6 +23,7 @@
 #include "dev/lapic.h"
 #include "disk/disk.h"
 #include "ui/chardev.h"
+#include "util/look.h"
 #include "vm/bios_keys.h"
 
 #define DRIVES_MAX     16
@@ -35,7 +36,7 @@ struct vcpu_thread {
     bool started;
     _Atomic bool sleeping; /* waits on vcpu.attention */
     bool parked;           /* under vm->lock */
-    uint64_t halt_look;    /* ns that it looks for the end of a HLT before it sleeps */
+    struct look halts;
 };
 
 enum vm_request {
