@@ -33,6 +33,17 @@ uint8_t fdc_drive_type(uint64_t bytes)
     return g ? g->type : 0;
 }
 
+uint64_t fdc_medium_size(uint64_t bytes)
+{
+    static const unsigned sectors[] = {2880, 3360, 3444, 5760};
+    if (geometry_of(bytes))
+        return bytes;
+    for (unsigned i = 0; i < ARRAY_SIZE(sectors); i++)
+        if (bytes < sectors[i] * DISK_SECTOR)
+            return sectors[i] * DISK_SECTOR;
+    return 0;
+}
+
 /* ---- Interrupts and results ---- */
 
 static void update_irq(struct fdc *fdc)

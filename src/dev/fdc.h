@@ -18,6 +18,9 @@ struct fdc *fdc_create(struct device_env *env, struct dma8237 *dma, struct irq_l
 /* The kind of drive, as the CMOS has it, that an image of `bytes` wants: 1 (360 KiB) to 5
  * (2.88 MiB). 0: no floppy has that size. */
 uint8_t fdc_drive_type(uint64_t bytes);
+/* The size of the medium that an image of `bytes` is the beginning of: its own, or the smallest one
+ * of a 3.5" drive for high density that holds it; 0: none does. */
+uint64_t fdc_medium_size(uint64_t bytes);
 /* Put a drive there, before any vCPU runs. The disk, of a size that a floppy has, stays the
  * caller's; NULL: no medium. */
 void fdc_attach(struct fdc *fdc, unsigned unit, struct disk *disk);

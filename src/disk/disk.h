@@ -50,10 +50,12 @@ struct disk_options {
      */
     void (*no_space)(void *opaque, const char *message);
     void *opaque;
-    bool trust_paths;               /* the image may name parts of itself in other directories */
-    bool ignore_parent_cid;         /* a parent that was changed is no error */
-    bool without_parent;            /* the image alone: what it does not have reads as zeroes */
-    bool threads_only;              /* no io_uring */
+    bool trust_paths;       /* the image may name parts of itself in other directories */
+    bool ignore_parent_cid; /* a parent that was changed is no error */
+    bool without_parent;    /* the image alone: what it does not have reads as zeroes */
+    bool threads_only;      /* no io_uring */
+    uint64_t at_least; /* bytes: a shorter raw image reads as zeroes up to there, and grows when a
+                        * guest writes there */
     const struct file_trace *trace; /* for tests (disk/file.h); NULL */
 };
 

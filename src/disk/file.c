@@ -103,7 +103,7 @@ int file_readv(const struct host_file *file, struct iov_cursor *cursor, uint64_t
         if (got < 0)
             return errno;
         if (got == 0) { /* the end */
-            if (length >= DISK_SECTOR)
+            if (length >= DISK_SECTOR && !file->zeroes_beyond)
                 return EIO;
             iov_put(cursor, NULL, length);
             return 0;

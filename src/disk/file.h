@@ -24,6 +24,7 @@ struct host_file {
     int fd;
     char *path;
     bool read_only, block_device;
+    bool zeroes_beyond;             /* its end, all reads as zeroes */
     const struct file_trace *trace; /* NULL in ordinary use */
 };
 
@@ -45,8 +46,8 @@ void file_close(struct host_file *file);
 
 /* The rest return 0 or an errno value. */
 int file_size(const struct host_file *file, uint64_t *size);
-/* What lies behind the end within the file's last sector reads as zeroes, what lies beyond is EIO.
- */
+/* What lies behind the end within the file's last sector reads as zeroes, what lies beyond is EIO
+ * without `zeroes_beyond`. */
 int file_readv(const struct host_file *file, struct iov_cursor *cursor, uint64_t length,
                uint64_t offset);
 int file_writev(const struct host_file *file, struct iov_cursor *cursor, uint64_t length,

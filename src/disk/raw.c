@@ -118,6 +118,7 @@ struct image *raw_open(const char *path, const struct disk_options *options, boo
         raw_close(&raw->image);
         return NULL;
     }
-    raw->image.size = ALIGN_UP(raw->image.size, DISK_SECTOR);
+    raw->file.zeroes_beyond = raw->image.size < options->at_least;
+    raw->image.size = ALIGN_UP(MAX(raw->image.size, options->at_least), DISK_SECTOR);
     return &raw->image;
 }

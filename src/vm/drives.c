@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "dev/fdc.h"
@@ -61,14 +62,17 @@ static int open_image(struct tv_vm *vm, const struct tv_drive *d, struct disk **
     *disk = NULL;
     if (!d->path)
         return 0;
-    const struct disk_options options = {.read_only = d->read_only,
-                                         .snapshot = d->snapshot,
-                                         .trust_paths = d->trust_paths,
-                                         .format = d->format                   ? d->format
-                                                   : d->media == TV_DRIVE_DISK ? NULL
-                                                                               : "raw",
-                                         .no_space = no_space,
-                                         .opaque = vm};
+    struct disk_options options = {.read_only = d->read_only,
+                                   .snapshot = d->snapshot,
+                                   .trust_paths = d->trust_paths,
+                                   .format = d->format                   ? d->format
+                                             : d->media == TV_DRIVE_DISK ? NULL
+                                                                         : "raw",
+                                   .no_space = no_space,
+                                   .opaque = vm};
+    struct stat st;
+    if (d->media == TV_DRIVE_FLOPPY && stat(d->path, &st) == 0)
+        options.at_least = fdc_medium_size((uint64_t)st.st_size);
     *disk = disk_open(d->path, &options, err);
     return *disk ? 0 : -1;
 }
@@ -113,9 +117,7 @@ static int check_floppy(const struct tv_drive *d, const struct disk *disk, struc
 {
     if (!disk || fdc_drive_type(disk_size(disk)))
         return 0;
-    return tv_fail(err,
-                   "%s: no floppy has %" PRIu64 " bytes; want an image of 160, 180, 320, "
-                   "360, 720, 1200, 1440, 1680, 1722 or 2880 KiB",
+    return tv_fail(err, "%s: no floppy has %" PRIu64 " bytes; want a raw image of at most 2880 KiB",
                    d->path, disk_size(disk));
 }
 

@@ -20,6 +20,7 @@ from machine import Failed, Machine
 from screen_text import Screen
 
 MODULES = "floppy fat vfat nls_cp437 nls_ascii scsi_common scsi_mod libata ata_piix cdrom sr_mod isofs".split()
+USED = 34 * 512  # bytes of a floppy with a file of one cluster: what is behind it is free
 SCRIPT = """stty -echo
 for m in %s; do [ ! -e /modules/$m.ko ] || insmod /modules/$m.ko || echo "FAILED insmod $m"; done
 mkdir /mnt
@@ -91,16 +92,18 @@ def floppies(b):
         raise Failed("info: " + b.do("info"))
     b.do("eject", "floppy")
     b.guest("dd if=/dev/fd0 of=/dev/null bs=512 count=1", "status 1")
-    b.do("change", "floppy", "1440.img")
-    b.guest("mount -t vfat /dev/fd0 /mnt && echo new >/mnt/new.txt; umount /mnt", "status 0")
-    b.do("eject", "floppy")
-    done = subprocess.run(["mtype", "-i", os.path.join(os.path.dirname(b.socket), "1440.img"), "::new.txt"], capture_output=True)
-    if done.stdout != b"new\n":
-        raise Failed(f"what was written to the floppy is not in its file: {done}")
+    for name in ("1440.img", "cut.img"):
+        b.do("change", "floppy", name)
+        b.guest("mount -t vfat /dev/fd0 /mnt && echo new >/mnt/new.txt; umount /mnt", "status 0")
+        b.do("eject", "floppy")
+        path = os.path.join(os.path.dirname(b.socket), name)
+        done = subprocess.run(["mtype", "-i", path, "::new.txt"], capture_output=True)
+        if done.stdout != b"new\n":
+            raise Failed(f"what was written to the floppy is not in its file: {done}")
 
 
 def refusals(b):
-    b.refuses("no floppy has", "change", "floppy", "first.iso")
+    b.refuses("no floppy has", "change", "floppy", "large.img")
     b.refuses("missing.iso", "change", "cdrom", "missing.iso")
     b.refuses("no disk drive", "eject", "disk")
     b.refuses("there is no cdrom2", "eject", "cdrom2")
@@ -178,6 +181,10 @@ def main():
             make_cd(os.path.join(directory, name + ".iso"), "the " + name)
         for size in (1440, 720):
             make_floppy(os.path.join(directory, f"{size}.img"), size)
+        make_floppy(os.path.join(directory, "cut.img"), 1440)
+        os.truncate(os.path.join(directory, "cut.img"), USED)
+        with open(os.path.join(directory, "large.img"), "wb") as file:
+            file.truncate(3 << 20)
         initrd = media.initramfs(args.busybox, os.path.join(directory, "initrd.gz"), SCRIPT, modules=args.modules)
         path = os.path.join(directory, "monitor")
         try:

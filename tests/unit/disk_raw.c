@@ -21,6 +21,13 @@ static void make(uint64_t size)
     close(fd);
 }
 
+static uint64_t file_length(const char *name)
+{
+    struct stat st;
+    CHECK(stat(name, &st) == 0);
+    return (uint64_t)st.st_size;
+}
+
 static void test_transfers(void)
 {
     make(1 << 20);
@@ -76,6 +83,25 @@ static void test_open(void)
     struct disk *second = disk_open(path, &(struct disk_options){.read_only = true}, &err);
     CHECK(second);
     disk_close(second);
+    disk_close(disk);
+
+    /* A short image of something longer; it grows when it must. */
+    static char all[4096];
+    disk = disk_open(path, &(struct disk_options){.at_least = sizeof all, .format = "raw"}, &err);
+    CHECK(disk && disk_size(disk) == sizeof all);
+    memset(all, 1, sizeof all);
+    CHECK(disk_do(disk, DISK_READ, false, 0, all, sizeof all) == 0 && !memchr(all, 1, sizeof all));
+    memset(sector, 2, sizeof sector);
+    CHECK(file_length(path) == 1000);
+    CHECK(disk_do(disk, DISK_WRITE, false, 2048, sector, sizeof sector) == 0);
+    CHECK(file_length(path) == 2560);
+    CHECK(disk_do(disk, DISK_READ, false, 1536, all, 2048) == 0 && !all[511] && all[512] == 2 &&
+          all[1023] == 2 && !all[1024]);
+    disk_close(disk);
+    disk = disk_open(
+        path, &(struct disk_options){.at_least = sizeof all, .read_only = true, .format = "raw"},
+        &err);
+    CHECK(disk && disk_do(disk, DISK_READ, false, 3584, all, 512) == 0 && !all[0] && !all[511]);
     disk_close(disk);
 }
 

@@ -348,6 +348,12 @@ static void test_media(void)
     } sizes[] = {{360, 1}, {1200, 2}, {720, 4}, {1440, 4}, {2880, 5}, {160, 1}, {0, 0}, {1441, 0}};
     for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++)
         CHECK(fdc_drive_type(sizes[i].kib * 1024u) == sizes[i].type);
+    /* A shorter image is the beginning of a medium. */
+    static const unsigned media[][2] = {{160, 160},   {1, 1440},    {720, 720},
+                                        {721, 1440},  {1441, 1680}, {1681, 1722},
+                                        {1723, 2880}, {2880, 2880}, {2881, 0}};
+    for (unsigned i = 0; i < ARRAY_SIZE(media); i++)
+        CHECK(fdc_medium_size(media[i][0] * 1024u) == media[i][1] * 1024u);
 
     setup(5760, true);
     enable();
