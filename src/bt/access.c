@@ -29,6 +29,7 @@ struct bt_site *bt_site_new(struct translation_state *t, const struct insn *in)
     site->mnemonic = (uint16_t)in->z.mnemonic;
     site->ends = in->ends;
     site->straddles = in->straddles;
+    site->masked = in->masked;
     return site;
 }
 

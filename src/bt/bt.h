@@ -116,6 +116,7 @@ struct bt_site {
     uint8_t length;
     uint8_t size; /* of the access that may miss; 0: a plain call-out */
     bool write;
+    bool masked;     /* may access less than that */
     uint8_t segment; /* of the operand that FDP is about */
     bool straddles;  /* its bytes go on in another page: only the interpreter knows how to find them
                       */

@@ -286,7 +286,7 @@ static bool is_vector(struct translation_state *t, struct insn *in)
     bool ends;
     interp_reserve(t->cpu);
     if (!interp_decode(t->cpu, in->bytes, in->z.length, &op, &ends) || !op.fn ||
-        !native_describe(&op, &form) ||
+        !native_describe(&op, &form) || (form.masked && t->segmented) ||
         (t->bt->mode & needs[form.unit].mode) != needs[form.unit].mode)
         return false;
     for (unsigned i = 0; i < in->z.operand_count; i++) {
@@ -300,6 +300,7 @@ static bool is_vector(struct translation_state *t, struct insn *in)
     in->vectors = needs[form.unit].vectors;
     in->size = form.size;
     in->store = form.store;
+    in->masked = form.masked;
     in->x87 = form.unit >= UNIT_MMX;
     in->pointers = form.pointers;
     in->key = *form.key;

@@ -270,7 +270,8 @@ int bt_slow(struct vcpu *cpu, struct bt_site *site)
     int result = GO_RETRY;
     save_vectors(bt);
     sync_mode(cpu);
-    uint8_t *host = (linear & ~PAGE_MASK) + site->size > PAGE_SIZE
+    /* What a masked access touches only the interpreter knows. */
+    uint8_t *host = site->masked || (linear & ~PAGE_MASK) + site->size > PAGE_SIZE
                         ? NULL
                         : interp_tlb_host(cpu, linear, site->write);
     if (!host || (site->write && physmem_page_flagged(cpu->machine->mem, host))) {

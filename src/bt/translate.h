@@ -54,7 +54,7 @@ struct insn {
     /* INSN_VECTOR: */
     uint8_t vectors; /* enum bt_vectors */
     uint8_t size;    /* of the memory operand */
-    bool store;
+    bool store, masked;
     bool x87, pointers;
     struct thunk_key key;
 };

@@ -695,7 +695,7 @@ bool bind_native(struct decode *d, struct op *op)
 
 bool native_describe(const struct op *op, struct native_form *form)
 {
-    if (op->fn != op_registers && op->fn != op_memory && op->fn != op_move &&
+    if (op->fn != op_registers && op->fn != op_memory && op->fn != op_masked && op->fn != op_move &&
         op->fn != op_move_load && op->fn != op_move_store && op->fn != op_x87)
         return false;
     const struct native *n = native_of(op);
@@ -704,6 +704,7 @@ bool native_describe(const struct op *op, struct native_form *form)
         .unit = n->unit,
         .size = n->size,
         .store = n->store,
+        .masked = op->fn == op_masked,
         .pointers = n->pointers,
     };
     return true;

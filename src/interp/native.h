@@ -56,12 +56,14 @@ void thunks_enter(const struct thunks *t);
 enum host_vector { HOST_SSE, HOST_AVX, HOST_AVX512 };
 enum host_vector thunks_host(void);
 
-/* An instruction that does nothing but run its thunk on registers and at most one operand of RAM. */
+/* An instruction that does nothing but run its thunk on registers and at most one operand of RAM.
+ */
 struct native_form {
     const struct thunk_key *key;
     uint8_t unit; /* enum vector_unit */
     uint8_t size; /* of the memory operand, 0: none */
     bool store;
+    bool masked;   /* what the mask leaves out is not accessed */
     bool pointers; /* x87: sets FIP, FDP and FOP */
 };
 /* False: more than that has to be done. */
