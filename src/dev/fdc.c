@@ -35,13 +35,15 @@ uint8_t fdc_drive_type(uint64_t bytes)
 
 uint64_t fdc_medium_size(uint64_t bytes)
 {
-    static const unsigned sectors[] = {2880, 3360, 3444, 5760};
+    uint64_t least = 0;
     if (geometry_of(bytes))
         return bytes;
-    for (unsigned i = 0; i < ARRAY_SIZE(sectors); i++)
-        if (bytes < sectors[i] * DISK_SECTOR)
-            return sectors[i] * DISK_SECTOR;
-    return 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(geometries); i++) {
+        uint64_t size = geometries[i].sectors * DISK_SECTOR;
+        if (geometries[i].spt >= 18 && bytes < size && (!least || size < least))
+            least = size;
+    }
+    return least;
 }
 
 /* ---- Interrupts and results ---- */
